@@ -1,0 +1,151 @@
+"""Options of every task: model, data, launch, decoding, conversion. Those of training have a file of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .option import DECODING, TRAINING, option
+
+MODEL_TASKS = (*TRAINING, *DECODING, "convert")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model."""
+
+    model_name_or_path: str | None = option(
+        None, "model directory (Hugging Face or PaddleNLP layout), or a GGUF file", tasks=MODEL_TASKS
+    )
+    model_size: str | None = option(
+        None, "build a random model of this variant of the family (`llm-run families` lists them)", tasks=MODEL_TASKS
+    )
+    tokenizer_name_or_path: str | None = option(
+        None, "directory of the tokenizer, where it is not the model's", tasks=(*MODEL_TASKS, "data")
+    )
+    chat_template: str | None = option(
+        None,
+        "file or directory of a chat template; `none` turns it off; default: the model directory's, then the family's",
+        tasks=("sft", *DECODING),
+    )
+    continue_training: bool = option(
+        False,
+        "start pretraining from the weights of model_name_or_path instead of from random ones",
+        tasks=("pretrain",),
+    )
+    use_flash_attention: bool | None = option(
+        None, "fused attention: true asks for it, false turns it off; default: where this machine has it",
+        tasks=(*TRAINING, *DECODING),
+    )  # fmt: skip
+    use_fused_rms_norm: bool | None = option(
+        None, "fused RMSNorm and LayerNorm: as use_flash_attention", tasks=(*TRAINING, *DECODING)
+    )
+    use_fused_rope: bool | None = option(
+        None, "fused rotary embedding: as use_flash_attention", tasks=(*TRAINING, *DECODING)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """Which data, and how it becomes samples."""
+
+    input_dir: str | None = option(
+        None,
+        "folder of token files, one prefix, or `weight prefix weight prefix ...` for a blend",
+        tasks=("pretrain",),
+    )
+    split: str = option("949,50,1", "shares of documents for training, evaluation and test", tasks=("pretrain",))
+    data_cache: str | None = option(
+        None, "folder for sample indexes; default: index-cache beside the data", tasks=("pretrain",)
+    )
+    dataset_name_or_path: str | None = option(
+        None, "folder with train.json and dev.json (or .jsonl), or a file with training records", tasks=("sft",)
+    )
+    eval_dataset: str | None = option(
+        None, "file with evaluation records, where dataset_name_or_path has no dev file", tasks=("sft",)
+    )
+    src_length: int = option(
+        1024, "longest prompt in tokens; a longer one loses its left end", tasks=("sft", *DECODING)
+    )
+    max_length: int = option(
+        2048,
+        "longest training sample in tokens, prompt and answer together",
+        tasks=TRAINING,
+        aliases=("max_seq_length",),
+    )
+    zero_padding: bool = option(
+        False, "pack several records into one row, without one seeing the other", tasks=("sft",), aliases=("intokens",)
+    )
+    on_bad_record: str = option(
+        "error", "what a malformed record does: stop, or be counted and left out",
+        tasks=("sft", "data", "generate"), choices=("error", "skip"),
+    )  # fmt: skip
+    input_path: str | None = option(
+        None, "text or JSONL file, or a folder of them, to turn into tokens", tasks=("data",)
+    )
+    output_prefix: str | None = option(None, "write <prefix>.bin and <prefix>.idx", tasks=("data",))
+    json_key: str = option("text", "key of the text in a JSONL record", tasks=("data",))
+    append_eos: bool = option(True, "end every document with the end-of-text token", tasks=("data",))
+    max_doc_num: int | None = option(None, "stop after this many documents", tasks=("data",))
+    workers: int | None = option(None, "processes that tokenize; default: one a core", tasks=("data",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """Processes and devices."""
+
+    device: str = option("auto", "cpu or gpu; auto takes a GPU where there is one", choices=("auto", "cpu", "gpu"))
+    threads: int | None = option(None, "CPU threads; default: the cores of this machine divided by its processes")
+    nproc_per_node: int = option(1, "processes on this machine")
+    devices: str | None = option(None, "GPUs to use, as 0,1,2,3: one process each", aliases=("gpus",))
+    nnodes: int = option(1, "machines")
+    master: str | None = option(None, "host:port of the first machine")
+    node_rank: int = option(0, "number of this machine, from 0")
+    tensor_parallel_degree: int = option(-1, "ranks that share each matrix; -1 is 1", tasks=TRAINING)
+    pipeline_parallel_degree: int = option(-1, "stages the layers are cut into; -1 is 1", tasks=TRAINING)
+    sep_parallel_degree: int = option(-1, "ranks that share each sequence; -1 is 1", tasks=TRAINING)
+    sharding_parallel_degree: int = option(
+        -1, "ranks that share optimizer state; -1 takes all that are left", tasks=TRAINING
+    )
+    sharding: str = option("", "what is sharded: stage1, stage2 or stage3; empty for nothing", tasks=TRAINING)
+    sequence_parallel: bool = option(
+        False, "split activations along the sequence between tensor-parallel ranks", tasks=TRAINING
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOptions:
+    """How text is generated."""
+
+    data_file: str | None = option(None, "JSONL with src (and tgt), or messages, to answer", tasks=("generate",))
+    output_file: str = option(
+        "output.jsonl", "JSONL with src, tgt and output, in the order of data_file", tasks=("generate",)
+    )
+    batch_size: int = option(1, "prompts that are decoded together", tasks=("generate",))
+    max_new_tokens: int = option(256, "longest answer in tokens", tasks=DECODING)
+    min_new_tokens: int = option(0, "shortest answer in tokens: no stop token before", tasks=DECODING)
+    decode_strategy: str = option(
+        "sampling", "sampling, greedy_search or beam_search", tasks=DECODING,
+        choices=("sampling", "greedy_search", "beam_search"),
+    )  # fmt: skip
+    temperature: float = option(0.95, "divides the logits; 0 is greedy_search", tasks=DECODING)
+    top_k: int = option(0, "sample from the k likeliest tokens; 0 for all", tasks=DECODING)
+    top_p: float = option(0.7, "sample from the likeliest tokens that hold this probability", tasks=DECODING)
+    min_p: float = option(0.0, "leave out tokens below this share of the likeliest one's probability", tasks=DECODING)
+    repetition_penalty: float = option(
+        1.0, "divides the logits of tokens already seen (CTRL); 1 for none", tasks=DECODING
+    )
+    num_beams: int = option(4, "beams of beam_search", tasks=("generate",))
+    length_penalty: float = option(1.0, "exponent on the length in the score of a beam", tasks=("generate",))
+    stop: tuple[str, ...] = option((), "strings that end an answer and are not part of it", tasks=DECODING)
+    system: str | None = option(None, "system message that opens the conversation", tasks=("chat",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertOptions:
+    """Model files in, model files out."""
+
+    output_path: str | None = option(None, "folder for the converted Hugging Face model directory", tasks=("convert",))
+    save_dtype: str = option(
+        "keep", "dtype of the written weights", tasks=("convert",), choices=("keep", "float32", "bfloat16", "float16")
+    )
+    max_shard_size: float = option(5.0, "largest weight file in GB", tasks=("convert", *TRAINING))

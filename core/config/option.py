@@ -1,0 +1,32 @@
+"""How one option is declared: its default, its help, the tasks that read it, and the names it also answers to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+TRAINING = ("pretrain", "sft")
+DECODING = ("generate", "chat")
+ALL = ("*",)
+"""Read whatever the task is."""
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    tasks: tuple[str, ...] = ALL,
+    aliases: tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one field of an option group.
+
+    Args:
+        default: the value where nobody says otherwise; lists are given as tuples.
+        help: one sentence for ``--help`` and the docs, with the unit.
+        tasks: the tasks that read the option; elsewhere a flag is refused and a file's key is noted.
+        aliases: names of other toolchains or older versions, accepted with a note.
+        choices: the allowed words of a string option.
+    """
+    metadata = {"help": help, "tasks": tasks, "aliases": aliases, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)

@@ -1,0 +1,1 @@
+"""Token files, sampling order, packing, instruction data, chat rendering, tokenizers' common face."""

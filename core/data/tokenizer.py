@@ -1,0 +1,43 @@
+"""The common face of all tokenizers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. Implementations live beside this file; families choose one and state its ids."""
+
+    vocab_size: int
+    """Ids are below this, special tokens included. The model's own vocabulary may be padded above it."""
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int
+    """Never supervised; equal to ``eos_id`` only where the family has no padding token of its own."""
+    stop_ids: tuple[int, ...]
+    """Ids that end a generated text or turn, ``eos_id`` included."""
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Return the ids of ``text``; nothing is added.
+
+        Args:
+            text: any string.
+            allow_special: the text is ours (a template), so that ``<|im_end|>`` in it is the special token. Left
+                False for what a user typed: there it is encoded as plain text.
+        """
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Return the text of ``ids``; bytes that are not whole characters become U+FFFD."""
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token by its exact text (``<|im_end|>``), or ``None``."""
+
+    def prompt(self, ids: list[int]) -> list[int]:
+        """Add what the family puts around a prompt without chat template (a leading ``<s>``, a closing ``[gMASK]<sop>``)."""
+
+    def save(self, directory: Path) -> None:
+        """Write the files that ``llm_run_tokenizer`` and Hugging Face read, unchanged where they were read unchanged."""

@@ -1,0 +1,1 @@
+"""Inference: cache, sampler, decoding loops, the generate and chat tasks."""

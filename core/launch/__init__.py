@@ -1,0 +1,1 @@
+"""Processes: the environment that Paddle wants, set before it is imported."""
