@@ -44,7 +44,7 @@ class BlockContext:
     """Factor on the queries by position (logn attention)."""
 
 
-class CausalLM(paddle.nn.Layer):  # type: ignore[misc]
+class CausalLM(paddle.nn.Layer):
     """A decoder-only language model on one device.
 
     A family sets ``self.config`` and ``self.blocks`` (a ``LayerList`` whose members are called as

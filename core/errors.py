@@ -13,7 +13,7 @@ class Problem:
     """
 
     key: str
-    """The option, configuration key, file or tensor, as the user wrote it (``--family``, ``config.json: rope_theta``)."""
+    """The option, key, file or tensor, as the user wrote it (``--family``, ``config.json: rope_theta``)."""
     value: str
     """The value as the user gave it; empty where the key alone says it."""
     reason: str

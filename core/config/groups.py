@@ -17,7 +17,9 @@ class ModelOptions:
         None, "model directory (Hugging Face or PaddleNLP layout), or a GGUF file", tasks=MODEL_TASKS
     )
     model_size: str | None = option(
-        None, "build a random model of this variant of the family (`llm-run families` lists them)", tasks=MODEL_TASKS
+        None,
+        "build a random model of this variant of the family (`llm-run families` lists them)",
+        tasks=(*TRAINING, *DECODING),
     )
     tokenizer_name_or_path: str | None = option(
         None, "directory of the tokenizer, where it is not the model's", tasks=(*MODEL_TASKS, "data")
@@ -50,12 +52,19 @@ class DataOptions:
 
     input_dir: str | None = option(
         None,
-        "folder of token files, one prefix, or `weight prefix weight prefix ...` for a blend",
+        "folder of token files, one prefix, or `weight prefix weight prefix ...` for a blend; in a folder, files named "
+        "dev, valid or eval (`en.dev.bin`) are the evaluation data and split is not used",
         tasks=("pretrain",),
     )
-    split: str = option("949,50,1", "shares of documents for training, evaluation and test", tasks=("pretrain",))
+    split: str = option(
+        "949,50,1",
+        "shares of documents for training, evaluation and test, in the order of the file",
+        tasks=("pretrain",),
+    )
     data_cache: str | None = option(
-        None, "folder for sample indexes; default: index-cache beside the data", tasks=("pretrain",)
+        None,
+        "folder for the sample indexes of large corpora; default: index-cache beside the data",
+        tasks=("pretrain",),
     )
     dataset_name_or_path: str | None = option(
         None, "folder with train.json and dev.json (or .jsonl), or a file with training records", tasks=("sft",)
@@ -93,10 +102,16 @@ class DataOptions:
 class LaunchOptions:
     """Processes and devices."""
 
-    device: str = option("auto", "cpu or gpu; auto takes a GPU where there is one", choices=("auto", "cpu", "gpu"))
-    threads: int | None = option(None, "CPU threads; default: the cores of this machine divided by its processes")
+    device: str = option(
+        "auto", "what computes: auto takes a GPU where there is one", tasks=MODEL_TASKS, choices=("auto", "cpu", "gpu")
+    )
+    threads: int | None = option(
+        None, "CPU threads; default: the cores of this machine divided by its processes", tasks=MODEL_TASKS
+    )
     nproc_per_node: int = option(1, "processes on this machine")
-    devices: str | None = option(None, "GPUs to use, as 0,1,2,3: one process each", aliases=("gpus",))
+    devices: str | None = option(
+        None, "GPUs to use, as 0,1,2,3: one process each", tasks=MODEL_TASKS, aliases=("gpus",)
+    )
     nnodes: int = option(1, "machines")
     master: str | None = option(None, "host:port of the first machine")
     node_rank: int = option(0, "number of this machine, from 0")
@@ -124,7 +139,7 @@ class DecodingOptions:
     max_new_tokens: int = option(256, "longest answer in tokens", tasks=DECODING)
     min_new_tokens: int = option(0, "shortest answer in tokens: no stop token before", tasks=DECODING)
     decode_strategy: str = option(
-        "sampling", "sampling, greedy_search or beam_search", tasks=DECODING,
+        "sampling", "how the next token is chosen", tasks=DECODING,
         choices=("sampling", "greedy_search", "beam_search"),
     )  # fmt: skip
     temperature: float = option(0.95, "divides the logits; 0 is greedy_search", tasks=DECODING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import TRAINING, option
+from .option import DECODING, TRAINING, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class TrainingOptions:
     overwrite_output_dir: bool = option(False, "start anew in a folder that holds another run", tasks=TRAINING)
     do_train: bool = option(True, "train; with false only do_eval is done", tasks=TRAINING)
     do_eval: bool = option(False, "evaluate, at the end and as evaluation_strategy says", tasks=TRAINING)
-    seed: int = option(42, "seed of weights, dropout and data order", tasks=("*",))
+    seed: int = option(42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *DECODING))
 
     per_device_train_batch_size: int = option(8, "samples a process handles at once", tasks=TRAINING)
     per_device_eval_batch_size: int = option(8, "the same, in evaluation", tasks=TRAINING)

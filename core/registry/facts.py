@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.tokenizer import Tokenizer
 
 API_VERSION = (1, 0)
 """Of the plugin contract: a plugin with another major number is refused, one with a newer minor number is loaded
@@ -48,7 +51,14 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def to_fields(self) -> dict[str, Any]:
-        """Return the ``config.json`` of a Hugging Face model directory, ``model_type`` and ``architectures`` included."""
+        """Return the ``config.json`` of a Hugging Face directory, ``model_type`` and ``architectures`` included."""
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
+        """Return the shape of a new model for texts of ``tokenizer``; a family whose shape holds token ids asks it.
+
+        ``vocab_size`` has room for the tokenizer's ids already.
+        """
+        return self
 
     def positions(self, ids_BS: np.ndarray, segments_BS: np.ndarray, prefix_BS: np.ndarray | None) -> np.ndarray:
         """Number the tokens of each packed sample from 0; padding gets 0.
@@ -61,6 +71,8 @@ class ModelConfig(ABC):
         Returns:
             int64 [B, S]; a family with two-dimensional positions returns [B, 2, S].
         """
+        import numpy as np  # not at the top: the command's help and refusals do without it
+
         columns = np.arange(segments_BS.shape[1])
         starts = np.ones_like(segments_BS, dtype=bool)
         starts[:, 1:] = segments_BS[:, 1:] != segments_BS[:, :-1]
@@ -83,6 +95,9 @@ class FamilyCard:
     """Values in ``architectures`` of a ``config.json`` that this family answers for (Hugging Face, PaddleNLP)."""
     gguf_architectures: tuple[str, ...] = ()
     """Values of ``general.architecture`` in a GGUF file that this family answers for."""
+    telling_fields: tuple[str, ...] = ()
+    """Keys that every ``config.json`` of this family has, and that tell it from a family with the same ``model_type``
+    and ``architectures``. Looked at only where several families answer."""
     sizes: Mapping[str, ModelConfig]
     """Variants by name; ``tiny`` is required and runs in every test in well under a second."""
     lora_targets: tuple[str, ...]
@@ -185,3 +200,5 @@ class WeightMap:
     """Regular expressions (full match) of foreign keys that hold nothing to load, such as rotary tables."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """Foreign keys that may be present as copies of another foreign key (a tied head): checked, not loaded."""
+    optional_prefix: str = ""
+    """Start of the foreign keys that a file may lack, because it was saved from the model without its head."""

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="empty-body"
+# A hook specification has a contract and no body.
 """The hooks of a family plugin.
 
 A plugin is a module (or object) whose functions carry ``@hookimpl``; its entry point in the group
@@ -69,7 +71,7 @@ def llm_run_chat_template(config: ModelConfig) -> ChatTemplate | None:
 
 @hookspec(firstresult=True)
 def llm_run_quantizable_layers(config: ModelConfig) -> tuple[QuantGroup, ...]:
-    """State which linear layers may be quantized, grouped by the input they share. Without it quantization is a "no"."""
+    """State which linear layers may be quantized, grouped by their common input. Without it quantization is a "no"."""
 
 
 @hookspec(firstresult=True)

@@ -1,0 +1,153 @@
+"""``--help``: what the command does, the options of one task, and examples that can be pasted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import get_args
+
+from ..config.flags import SWITCHES
+from ..config.schema import Option, options
+from ..errors import Problem, RefusedError
+from ..registry.facts import Task
+from ..registry.manager import installed
+from ..tasks import TASKS
+from .configuration import TITLES, shown
+from .table import aligned, terminal_width, wrapped
+
+ABOUT = {
+    "data": "turn text or JSONL into token files for pretraining",
+    "pretrain": "train a model on token files, from random weights or from given ones",
+    "sft": "fine-tune a model on instructions or conversations",
+    "generate": "answer the prompts of a JSONL file",
+    "chat": "talk with a model in the terminal",
+    "convert": "write any readable weights as a Hugging Face model directory",
+}
+COMMANDS = {
+    "llm-run matrix": "what works for which family, and why the rest does not",
+    "llm-run families": "the installed families, their packages and sizes",
+    "llm-run plan ...": "memory, time and problems of a run, without starting it",
+    "llm-run env": "versions, devices, threads, and the kernels chosen",
+}
+EXAMPLES = {
+    "": (
+        "llm-run --task chat --model_name_or_path ./model",
+        "llm-run --task sft --config sft.json --output_dir out --learning_rate 2e-5",
+        "llm-run plan --task pretrain --family FAMILY --model_size tiny --input_dir data --output_dir out",
+    ),
+    "data": (
+        "llm-run --task data --family FAMILY --tokenizer_name_or_path ./tokenizer \\\n"
+        "      --input_path corpus.jsonl --output_prefix data/corpus",
+    ),
+    "pretrain": (
+        "llm-run --task pretrain --family FAMILY --model_size tiny --input_dir data \\\n"
+        "      --output_dir out --max_steps 100 --logging_steps 10",
+    ),
+    "sft": (
+        "llm-run --task sft --model_name_or_path ./model --dataset_name_or_path ./data \\\n"
+        "      --output_dir out --num_train_epochs 1 --zero_padding",
+    ),
+    "generate": (
+        "llm-run --task generate --model_name_or_path ./model --data_file questions.jsonl \\\n"
+        "      --output_file answers.jsonl --decode_strategy greedy_search",
+    ),
+    "chat": ("llm-run --task chat --model_name_or_path ./model --system 'Answer in one sentence.'",),
+    "convert": ("llm-run --task convert --model_name_or_path model.gguf --output_path ./model",),
+}
+ABOUT_COMMANDS = {
+    "matrix": "usage: llm-run matrix [--family FAMILY] [--format table|json|markdown]\n\n"
+    "Print what works, with the reason for what does not. With --family, the tests behind each yes as well.\n"
+    "JSON holds support (yes, no, untested), reason and proof by family, variant and feature.",
+    "families": "usage: llm-run families [--format table|json]\n\n"
+    "Print the installed family plugins: package, version, plugin API, variants, and what is wrong with each.\n"
+    "LLM_RUN_BLOCK_PLUGINS=name,name in the environment leaves families out.",
+    "plan": "usage: llm-run plan --task TASK [the same arguments as a run] [--format table|json]\n\n"
+    "Print what the run would need: parameters, peak memory by part, steps, tokens, and an estimate of the time,\n"
+    "for which it measures this machine for a second. Nothing is written, and no weights are loaded.",
+    "env": "usage: llm-run env [--format table|json]\n\n"
+    "Print versions, devices, threads, the environment of a run and who set it, and the kernels chosen.",
+}
+
+
+def print_help(command: str, task: str | None) -> int:
+    """Print help on a command, on one task, or on the whole.
+
+    Raises:
+        RefusedError: there is no such task, or not in this version.
+    """
+    if command:
+        print(ABOUT_COMMANDS[command])
+    elif task is None:
+        print("\n".join(_overview()))
+    elif task in TASKS:
+        print("\n".join(_task(task)))
+    else:
+        raise RefusedError(_no_help(task))
+    return 0
+
+
+def _no_help(task: str) -> Problem:
+    if task in get_args(Task):
+        return Problem("--task", f"'{task}'", "is not in this version", f"Tasks: {', '.join(TASKS)}.")
+    near = difflib.get_close_matches(task, TASKS, n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    return Problem("--task", f"'{task}'", "is not a task", f"{hint}Tasks: {', '.join(TASKS)}.")
+
+
+def _overview() -> Iterator[str]:
+    yield "usage: llm-run --task TASK [--family FAMILY] [--config FILE ...] [--OPTION VALUE ...]"
+    yield ""
+    yield "Train, tune, convert and run large language models on PaddlePaddle."
+    yield ""
+    yield "Tasks"
+    yield from aligned([(f"  {name}", ABOUT[name]) for name in TASKS])
+    yield "  Options of a task, with defaults: llm-run --task TASK --help"
+    yield ""
+    yield "Commands"
+    yield from aligned([(f"  {name}", text) for name, text in COMMANDS.items()])
+    yield ""
+    yield "Flags of every call"
+    families = ", ".join(installed().families) or "none is installed"
+    given = {
+        "--family FAMILY": f"{families}; may be left out where the model directory says it",
+        "--config FILE ...": "JSON or YAML with options; of several values the last one holds, flags last",
+    } | {f"--{name}": text for name, text in SWITCHES.items()}
+    yield from aligned([(f"  {name}", text) for name, text in given.items()])
+    yield ""
+    yield "Examples"
+    yield from (f"  {line}" for line in EXAMPLES[""])
+
+
+def _task(task: str) -> Iterator[str]:
+    yield f"usage: llm-run --task {task} [--family FAMILY] [--config FILE ...] [--OPTION VALUE ...]"
+    yield ""
+    yield f"{ABOUT[task][0].upper()}{ABOUT[task][1:]}."
+    yield ""
+    yield "Example"
+    yield from (f"  {line}" for line in EXAMPLES[task])
+    group = ""
+    for option in options().values():
+        if not option.is_read_by(task):
+            continue
+        if option.group != group:
+            group = option.group
+            yield ""
+            yield TITLES[group]
+        yield from _option(option)
+
+
+def _option(option: Option) -> list[str]:
+    """Return the lines of one option: name and kind on the left, help and default on the right."""
+    kind = {bool: "", int: " N", float: " X", str: " TEXT", tuple: " TEXT ..."}[option.kind]
+    left = f"  --{option.name}{kind}"
+    words = f" One of {', '.join(option.choices)}." if option.choices else ""
+    default = "" if option.default is None or shown(option.default) == "-" else f" [{shown(option.default)}]"
+    if option.default is True:
+        default = f" [true; --no_{option.name} turns it off]"
+    text = f"{option.help[0].upper()}{option.help[1:]}.{words}{default}"
+    column = 36
+    if terminal_width() < 70:
+        return [left, *wrapped(text, first="      ")]
+    if len(left) > column - 2:
+        return [left, *wrapped(text, first=" " * column)]
+    return wrapped(text, first=left.ljust(column), then=" " * column)

@@ -1,0 +1,83 @@
+"""Reading a ``config.json`` for a family: typed values, with every problem reported at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Problem, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REQUIRED: Any = object()
+"""Default of a field that must be there."""
+
+
+class FieldReader:
+    """Takes values out of a ``config.json`` by name, and gathers what is wrong with them.
+
+    A field may have several names (Hugging Face's, PaddleNLP's); the first one present counts, and ``null`` counts
+    as absent. A value that cannot be used is replaced by a harmless one, so that reading goes on to the next problem;
+    ``check`` then raises for all of them.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+        self._problems: list[Problem] = []
+
+    def integer(self, *names: str, default: int = REQUIRED, least: int = 1) -> int:
+        """Return a whole number of at least ``least``."""
+        value = self._get(names, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self._wrong(names, value, f"is not a whole number of at least {least}")
+            return least
+        return value
+
+    def number(self, *names: str, default: float = REQUIRED) -> float:
+        """Return a number above zero."""
+        value = self._get(names, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            self._wrong(names, value, "is not a number above zero")
+            return 1.0
+        return float(value)
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """Return true or false."""
+        value = self._get(names, default)
+        if not isinstance(value, bool):
+            self._wrong(names, value, "is neither true nor false")
+            return default
+        return value
+
+    def only(self, *names: str, allowed: tuple[Any, ...], remedy: str) -> None:
+        """Accept a field that changes the numbers only where its value is one of ``allowed``, or where it is absent."""
+        value = self._get(names, None)
+        if value is not None and value not in allowed:
+            self._wrong(names, value, "is not supported here", remedy)
+
+    def refuse(self, name: str, value: object, reason: str, remedy: str = "") -> None:
+        """Note a problem that the family found itself."""
+        self._wrong((name,), value, reason, remedy)
+
+    def check(self) -> None:
+        """Raise if anything was wrong.
+
+        Raises:
+            RefusedError: with every problem noted so far.
+        """
+        if self._problems:
+            raise RefusedError(*self._problems)
+
+    def _get(self, names: tuple[str, ...], default: Any) -> Any:
+        for name in names:
+            if self._fields.get(name) is not None:
+                return self._fields[name]
+        return default
+
+    def _wrong(self, names: tuple[str, ...], value: object, reason: str, remedy: str = "") -> None:
+        key = f"config.json: {names[0]}"
+        if value is REQUIRED:
+            problem = Problem(key, "", "is missing", "Add it: without it the shape of the model is not known.")
+        else:
+            problem = Problem(key, repr(value), reason, remedy or "Mend the file.")
+        self._problems.append(problem)

@@ -1,0 +1,203 @@
+"""The matrix, and the check of a request against it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from llm_run.core.config.flags import parse
+from llm_run.core.config.resolve import resolve
+from llm_run.core.errors import PluginError
+from llm_run.core.registry import capability
+from llm_run.core.registry.facts import ModelConfig, Support
+from llm_run.core.registry.family import Family
+from llm_run.core.registry.features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION
+from llm_run.core.registry.manager import installed, load_family
+
+YES, UNTESTED = Support("yes", proof="tests/x.py::test_y"), Support("untested", "needs a GPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Config:
+        raise NotImplementedError
+
+    def to_fields(self) -> dict[str, Any]:
+        return {}
+
+
+MODEL = Config(
+    vocab_size=16, hidden_size=8, num_layers=2, num_heads=6, num_kv_heads=2, head_dim=4, ffn_size=16, max_positions=32
+)  # fmt: skip
+
+
+@dataclass
+class Stub:
+    """A family as the check sees it."""
+
+    declared: Mapping[str, Support]
+    hooks: tuple[str, ...] = ("llm_run_sharding_map", "llm_run_pipeline_split")
+    source: str = "plugin stub (stub 1.0)"
+
+    def capabilities(self, config: ModelConfig) -> Mapping[str, Support]:
+        return self.declared
+
+    def has_hook(self, name: str) -> bool:
+        return name in self.hooks
+
+
+def row(stub: Stub) -> capability.Row:
+    return capability.row(cast(Family, stub), MODEL)
+
+
+def problems(stub: Stub, command: str) -> list[str]:
+    config, _ = resolve(parse(f"--task sft {command}".split()))
+    return [str(problem) for problem in capability.check(cast(Family, stub), MODEL, config)]
+
+
+def test_every_feature_has_an_answer_with_a_reason_or_a_proof() -> None:
+    cells = row(Stub({"sft": YES, "bfloat16": UNTESTED}))
+    assert set(cells) == set(BY_NAME)
+    assert all(cell.proof if cell.support == "yes" else cell.reason for cell in cells.values())
+    assert cells["sft"] == YES
+    assert cells["bfloat16"] == UNTESTED
+    assert cells["pretrain"] == Support("no", "the family does not declare it")
+
+
+def test_what_the_core_lacks_is_a_no_whatever_the_family_says() -> None:
+    cells = row(Stub(dict.fromkeys(NOT_IN_THIS_VERSION, YES)))
+    assert {cells[name] for name in NOT_IN_THIS_VERSION} == {Support("no", "not in this version")}
+
+
+def test_a_missing_hook_is_a_no_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+    cells = row(Stub({"tensor_parallel": YES, "pipeline_parallel": YES}, hooks=("llm_run_pipeline_split",)))
+    assert cells["tensor_parallel"] == Support("no", "the plugin lacks the hook llm_run_sharding_map")
+    assert cells["pipeline_parallel"] == YES
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"sfft": YES}, "'sfft' is not a feature"),
+        ({"sft": Support("yes")}, "'sft' is a yes without a proof"),
+        ({"sft": Support("no")}, "'sft' is a no without a reason"),
+        ({"sft": Support("untested")}, "'sft' is a untested without a reason"),
+        ({"sft": Support(cast(Any, "maybe"))}, "'sft': 'maybe' is not yes, no or untested"),
+    ],
+)
+def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Support], said: str) -> None:
+    with pytest.raises(
+        PluginError, match=re.escape(f"plugin stub (stub 1.0) breaks the contract of llm_run_capabilities: {said}")
+    ):
+        row(Stub(declared))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--bf16", []),
+        (
+            "--fp16",
+            ["--fp16: true asks for float16, which is not supported: no half. Use false, which computes in float32."],
+        ),
+        (
+            "--tensor_parallel_degree 2",
+            ["--tensor_parallel_degree: 2 asks for tensor_parallel, which is not in this version. Use 1."],
+        ),
+        (
+            "--nproc_per_node 2 --sharding stage2",
+            [
+                "--nproc_per_node: 2 asks for data_parallel, which is not in this version. Use 1.",
+                "--sharding: stage2 asks for sharding_stage2, which is not in this version. Use no sharding.",
+            ],
+        ),
+        ("--sharding stage2", []),
+        (
+            "--master host:1",
+            ["--master: host:1 asks for data_parallel, which is not in this version. Use one machine."],
+        ),
+        ("--devices 0,1", ["--devices: 0,1 asks for data_parallel, which is not in this version. Use one of them."]),
+        ("--devices 1", []),
+        (
+            "--sequence_parallel --tensor_parallel_degree 2 --pipeline_parallel_degree 2 --sep_parallel_degree 2",
+            [
+                "--tensor_parallel_degree: 2 asks for tensor_parallel, which is not in this version. Use 1.",
+                "--pipeline_parallel_degree: 2 asks for pipeline_parallel, which is not in this version. Use 1.",
+                "--sep_parallel_degree: 2 asks for sep_parallel, which is not in this version. Use 1.",
+                "--sequence_parallel: true asks for sequence_parallel, which is not in this version. Use false.",
+            ],
+        ),
+    ],
+)
+def test_all_that_a_request_asks_for_and_does_not_get_is_named(command: str, said: list[str]) -> None:
+    stub = Stub({"sft": YES, "bfloat16": UNTESTED, "float16": Support("no", "no half")})
+    assert problems(stub, command) == said
+
+
+def test_a_task_that_the_family_lacks_is_refused_with_its_reason() -> None:
+    stub = Stub({"sft": Support("no", "it has no words")})
+    assert problems(stub, "") == ["--task: 'sft' is not supported: it has no words. See llm-run matrix."]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--tensor_parallel_degree 3 --nproc_per_node 3", []),
+        (
+            "--tensor_parallel_degree 4 --nproc_per_node 4",
+            ["--tensor_parallel_degree: 4 does not divide the 6 attention heads of the model. Use 3."],
+        ),
+        (
+            "--pipeline_parallel_degree 3 --nproc_per_node 3",
+            ["--pipeline_parallel_degree: 3 is more than the 2 layers of the model. Use at most 2."],
+        ),
+        (
+            "--tensor_parallel_degree 2 --pipeline_parallel_degree 2 --nproc_per_node 2",
+            [
+                "--nproc_per_node: 2 processes in all is no multiple of 4, the product of the parallel degrees. "
+                "Start 4 processes, or lower a degree."
+            ],
+        ),
+    ],
+)
+def test_arithmetic_names_the_nearest_plan_that_works(
+    monkeypatch: pytest.MonkeyPatch, command: str, said: list[str]
+) -> None:
+    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+    names = ("sft", "data_parallel", "tensor_parallel", "pipeline_parallel")
+    assert problems(Stub(dict.fromkeys(names, YES)), command) == said
+
+
+def test_features_that_are_not_in_this_version_exist() -> None:
+    assert set(BY_NAME) >= NOT_IN_THIS_VERSION
+    assert len(BY_NAME) == len(FEATURES)
+
+
+def proofs() -> list[str]:
+    """Return the tests that installed families name."""
+    families = [load_family(name) for name, source in installed().families.items() if source.distribution == "llm-run"]
+    rows = [cells for variants in capability.matrix(families).values() for cells in variants.values()]
+    return sorted({cell.proof for cells in rows for cell in cells.values() if cell.proof})
+
+
+@pytest.mark.parametrize("proof", proofs())
+def test_the_test_that_proves_a_yes_exists(project: Path, proof: str) -> None:
+    path, _, name = proof.partition("::")
+    tree = ast.parse((project / path).read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert name.partition("[")[0] in defined
+
+
+def test_a_variant_with_other_heads_is_checked_by_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+    config, _ = resolve(parse("--task sft --tensor_parallel_degree 4 --nproc_per_node 4".split()))
+    stub = cast(Family, Stub(dict.fromkeys(("sft", "data_parallel", "tensor_parallel"), YES)))
+    assert capability.check(stub, replace(MODEL, num_heads=8), config) == []
