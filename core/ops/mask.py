@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -22,3 +24,53 @@ class AttentionMask:
     """int32: 0 for padding, k > 0 for the k-th packed sample of the row. ``None``: one segment, no padding."""
     prefix_BT: Tensor | None = None
     """bool: True for tokens of a prompt that sees itself both ways. ``None``: none."""
+    _ranges: dict[tuple[int, int], tuple[np.ndarray, np.ndarray] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Results of ``visible_ranges``, which every layer asks for."""
+
+
+def visible_ranges(mask: AttentionMask, num_queries: int, num_keys: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the mask as one range of keys a query: int32 [B, S] twice, query i sees keys low <= j < high.
+
+    ``None`` where it cannot be said so: a segment in several pieces, or a prefix that is not the segment's start.
+    The batch axis is that of the mask's tensors, of which there is at least one.
+    """
+    key = (num_queries, num_keys)
+    if key not in mask._ranges:
+        mask._ranges[key] = _find_ranges(mask, num_queries)
+    return mask._ranges[key]
+
+
+def _find_ranges(mask: AttentionMask, num_queries: int) -> tuple[np.ndarray, np.ndarray] | None:
+    given = mask.segments_BT if mask.segments_BT is not None else mask.prefix_BT
+    assert given is not None, "a plain causal mask needs no ranges"
+    segments_BT = np.ones(given.shape, np.int32) if mask.segments_BT is None else mask.segments_BT.numpy()
+    prefix_BT = np.zeros(given.shape, bool) if mask.prefix_BT is None else mask.prefix_BT.numpy()
+    begins_BT = np.ones(given.shape, bool)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    if not _is_one_run_each(segments_BT, begins_BT):
+        return None
+    # Runs of all rows one after the other: every row begins one.
+    run_starts = np.flatnonzero(begins_BT)
+    run_lengths = np.diff(run_starts, append=begins_BT.size)
+    prefix_lengths = np.add.reduceat(prefix_BT.ravel().astype(np.int64), run_starts)
+    columns_BT = np.broadcast_to(np.arange(given.shape[1]), given.shape)
+    low_BT = np.repeat(columns_BT.ravel()[run_starts], run_lengths).reshape(given.shape)
+    prefix_end_BT = low_BT + np.repeat(prefix_lengths, run_lengths).reshape(given.shape)
+    is_padding_BT = segments_BT == 0
+    if not (prefix_BT == (columns_BT < prefix_end_BT))[~is_padding_BT].all():
+        return None
+    low_BT = np.where(is_padding_BT, columns_BT, low_BT)
+    high_BT = np.where(is_padding_BT, columns_BT + 1, np.maximum(columns_BT + 1, prefix_end_BT))
+    low_BS, high_BS = (side_BT[:, -num_queries:].astype(np.int32, order="C") for side_BT in (low_BT, high_BT))
+    return low_BS, high_BS
+
+
+def _is_one_run_each(segments_BT: np.ndarray, begins_BT: np.ndarray) -> bool:
+    for segments_T, begins_T in zip(segments_BT, begins_BT, strict=True):
+        runs = segments_T[begins_T]
+        runs = runs[runs > 0]
+        if len(np.unique(runs)) < len(runs):
+            return False
+    return True
