@@ -1,0 +1,54 @@
+"""What a model says of its own shape: ``config.json``, or the header of a GGUF file in the same spelling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem, RefusedError
+
+NAMES = ("config.json", "model_config.json")
+"""Hugging Face's name, and PaddleNLP's older one."""
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a model directory, or the like of a GGUF file.
+
+    Args:
+        path: a model directory, a GGUF file, or a weight file that lies beside its ``config.json``.
+
+    Raises:
+        RefusedError: there is no configuration, or it is malformed; the text names the file.
+        WeightError: the GGUF file is damaged.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return _of_gguf(path)
+    if not path.exists():
+        raise RefusedError(Problem(str(path), "", "does not exist", "Give a model directory or a GGUF file."))
+    directory = path if path.is_dir() else path.parent
+    for name in NAMES:
+        if (directory / name).is_file():
+            return _of_json(directory / name)
+    ggufs = sorted(directory.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return _of_gguf(ggufs[0])
+    remedy = f"Name one of its {len(ggufs)} GGUF files." if ggufs else "Give a model directory or a GGUF file."
+    raise RefusedError(Problem(str(directory), "", f"has no {NAMES[0]}", remedy))
+
+
+def _of_gguf(path: Path) -> dict[str, Any]:
+    from .gguf_fields import translate
+    from .gguf_header import read_header
+
+    return translate(read_header(path))
+
+
+def _of_json(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(Problem(str(file), "", f"is not valid JSON: {error}", "Restore the file.")) from error
+    if not isinstance(fields, dict):
+        raise RefusedError(Problem(str(file), "", "is not a JSON object", "Restore the file."))
+    return fields

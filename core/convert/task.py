@@ -1,0 +1,108 @@
+"""``--task convert``: weights of any format in, a Hugging Face model directory out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Problem, RefusedError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ..data.tokenizer import Tokenizer
+    from ..run import Run
+    from .save import ModelParts
+
+
+def run(run: Run) -> int:
+    """Convert, read the result back, and say where it is.
+
+    Raises:
+        RefusedError: the output folder is in use, or its name is missing.
+        WeightError: the weights are damaged, unsafe, or do not fit the model.
+        DataError: the tokenizer is malformed.
+    """
+    from .save import write_model_directory
+
+    options = run.config.convert
+    source = Path(_given("model_name_or_path", run.config.model.model_name_or_path))
+    target = Path(_given("output_path", options.output_path))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RefusedError(Problem("--output_path", str(target), "is not an empty folder", "Give a new one."))
+    parts = _open_parts(run, source)
+    num_tensors = len(parts.tensors.shapes)
+    with _progress(quiet=run.config.training.disable_tqdm) as bars:
+        report = write_model_directory(
+            parts,
+            target,
+            dtype=options.save_dtype,
+            max_shard_gb=options.max_shard_size,
+            on_written=_counter(bars, "write", _count_foreign(run)),
+            on_checked=_counter(bars, "check", num_tensors),
+        )
+    written = sum(file["bytes"] for name, file in report["files"].items() if name.endswith(".safetensors"))
+    print(f"{target}: {num_tensors} tensors, {written / 1e9:.2f} GB, read back equal to the bit. See report.json.")
+    return 0
+
+
+def _given(name: str, value: str | None) -> str:
+    if value is None:
+        raise RefusedError(Problem(f"--{name}", "", "is needed by --task convert", "Give a path."))
+    return value
+
+
+def _open_parts(run: Run, source: Path) -> ModelParts:
+    """Open the weights, hold them against the model's shapes, and load what goes with them."""
+    from .load import build_empty
+    from .logical import open_logical, parameters
+    from .save import ModelParts
+    from .source import open_tensors
+    from .tokenizer import find_chat_template
+
+    family, config = run.family, run.model_config
+    shapes = {name: tuple(p.shape) for name, p in parameters(build_empty(family, config)).items()}
+    return ModelParts(
+        family=family,
+        config=config,
+        tensors=open_logical(family, config, open_tensors(source), shapes),
+        tokenizer=_tokenizer(run, source),
+        chat_template=find_chat_template(family, config, source),
+        source=str(source),
+    )
+
+
+def _tokenizer(run: Run, source: Path) -> Tokenizer:
+    from .tokenizer import load_tokenizer
+
+    chosen = run.config.model.tokenizer_name_or_path
+    return load_tokenizer(run.family, run.model_config, source if chosen is None else Path(chosen))
+
+
+def _count_foreign(run: Run) -> int:
+    """Return how many tensors the result has: some hold several parameters."""
+    from .weights import expand
+
+    weight_map = run.family.weight_map(run.model_config, "hf")
+    assert weight_map is not None, "a family states its names in the hf layout"
+    return sum(len(step.theirs) for step in expand(weight_map, run.model_config.num_layers))
+
+
+def _progress(*, quiet: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=quiet or not sys.stderr.isatty())
+
+
+def _counter(bars: Progress, what: str, total: int) -> Callable[[str], None]:
+    """Return a function that moves a bar of its own by one."""
+    bar = bars.add_task(what, total=total)
+
+    def count(name: str) -> None:
+        bars.advance(bar)
+
+    return count
