@@ -20,14 +20,20 @@ class Tokenizer(Protocol):
     """Never supervised; equal to ``eos_id`` only where the family has no padding token of its own."""
     stop_ids: tuple[int, ...]
     """Ids that end a generated text or turn, ``eos_id`` included."""
+    special_tokens: tuple[str, ...]
+    """Texts that ``encode(..., allow_special=True)`` turns into one token each (``<|im_end|>``)."""
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, allow_special: bool = False, plain_spans: Sequence[tuple[int, int]] = ()
+    ) -> list[int]:
         """Return the ids of ``text``; nothing is added.
 
         Args:
             text: any string.
             allow_special: the text is ours (a template), so that ``<|im_end|>`` in it is the special token. Left
                 False for what a user typed: there it is encoded as plain text.
+            plain_spans: with ``allow_special``, the parts [start, end) of ``text`` that a user typed: a special
+                token that touches one of them is plain text all the same.
         """
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -37,7 +43,7 @@ class Tokenizer(Protocol):
         """Return the id of a token by its exact text (``<|im_end|>``), or ``None``."""
 
     def prompt(self, ids: list[int]) -> list[int]:
-        """Add what the family puts around a prompt without chat template (a leading ``<s>``, a closing ``[gMASK]<sop>``)."""
+        """Add what the family puts around a prompt without chat template (``<s>`` before, ``[gMASK]<sop>`` after)."""
 
     def save(self, directory: Path) -> None:
-        """Write the files that ``llm_run_tokenizer`` and Hugging Face read, unchanged where they were read unchanged."""
+        """Write the files that ``llm_run_tokenizer`` and Hugging Face read, byte by byte as they were read."""
