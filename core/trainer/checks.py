@@ -1,0 +1,79 @@
+"""What can be said against the options of training before anything is imported or read."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..errors import Problem
+
+if TYPE_CHECKING:
+    from ..config.training import TrainingOptions
+
+AT_LEAST_ONE = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "logging_steps",
+    "save_steps", "eval_steps", "max_skipped_steps", "save_total_limit",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "seed", "learning_rate", "min_learning_rate", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "adam_beta1", "adam_beta2", "num_cycles", "lr_end",
+)  # fmt: skip
+
+
+def check_training(options: TrainingOptions) -> list[Problem]:
+    """Return every problem of the training options; imports no Paddle."""
+    return [*_check_numbers(options), *_check_schedule(options), *_check_precision(options), *_check_paths(options)]
+
+
+def _check_numbers(options: TrainingOptions) -> list[Problem]:
+    problems = []
+    for least, names in ((1, AT_LEAST_ONE), (0, NOT_NEGATIVE)):
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and not (value >= least and math.isfinite(value)):
+                problems.append(Problem(f"--{name}", str(value), f"must be {least} or more"))
+    for name in ("adam_beta1", "adam_beta2"):
+        if getattr(options, name) >= 1.0:
+            problems.append(Problem(f"--{name}", str(getattr(options, name)), "must be below 1"))
+    if not options.adam_epsilon > 0.0:
+        problems.append(Problem("--adam_epsilon", str(options.adam_epsilon), "must be above 0"))
+    if options.max_steps <= 0 and not options.num_train_epochs > 0:
+        problems.append(Problem("--num_train_epochs", str(options.num_train_epochs), "must be above 0"))
+    return problems
+
+
+def _check_schedule(options: TrainingOptions) -> list[Problem]:
+    kind, peak = options.lr_scheduler_type, options.learning_rate
+    problems = []
+    if kind == "constant" and (options.warmup_steps > 0 or options.warmup_ratio > 0):
+        remedy = "Use constant_with_warmup."
+        problems.append(Problem("--lr_scheduler_type", kind, "has no warm-up, but one is asked for", remedy))
+    if kind in ("linear", "cosine") and options.min_learning_rate > peak:
+        problems.append(Problem("--min_learning_rate", str(options.min_learning_rate), f"is above the peak ({peak})"))
+    if kind == "polynomial" and options.lr_end >= peak:
+        problems.append(Problem("--lr_end", str(options.lr_end), f"is not below learning_rate ({peak})"))
+    if options.warmup_ratio > 1:
+        problems.append(Problem("--warmup_ratio", str(options.warmup_ratio), "must be 1 or less"))
+    return problems
+
+
+def _check_precision(options: TrainingOptions) -> list[Problem]:
+    problems = []
+    if options.bf16 and options.fp16:
+        problems.append(Problem("--fp16", "true", "excludes bf16", "Choose one of them."))
+    if not (options.scale_loss >= 1.0 and math.isfinite(options.scale_loss)):
+        problems.append(Problem("--scale_loss", str(options.scale_loss), "must be 1 or more"))
+    return problems
+
+
+def _check_paths(options: TrainingOptions) -> list[Problem]:
+    problems = []
+    if options.output_dir is None:
+        problems.append(Problem("--output_dir", "", "is needed", "Name a folder for checkpoints, logs and the model."))
+    if not options.do_train and not options.do_eval:
+        problems.append(Problem("--do_train", "false", "leaves nothing to do", "Add --do_eval true."))
+    if options.overwrite_output_dir and options.resume_from_checkpoint:
+        problems.append(
+            Problem("--overwrite_output_dir", "true", "excludes resume_from_checkpoint", "Choose one of them.")
+        )
+    return problems

@@ -1,0 +1,170 @@
+"""What a person and a program see of training: log line, progress bar, metrics, trackers, loss curve."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .curve import draw_curve
+from .metrics import MetricsFile
+from .precision import on_gpu
+from .trackers import Tracker
+
+if TYPE_CHECKING:
+    from ..config.training import TrainingOptions
+    from .checkpoint import TrainerState
+    from .evaluate import Evaluation
+    from .step import StepResult
+
+_log = logging.getLogger("llm_run.trainer")
+
+REDRAW_SECONDS = 30
+"""A picture takes a third of a second, which checkpoints of a small model would pay at every save."""
+
+
+@dataclass(slots=True)
+class Interval:
+    """Sums over the steps since the last log line. Skipped steps add time, and nothing else."""
+
+    loss_sum: float = 0.0
+    num_supervised: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+    skipped: int = 0
+
+    def add(self, result: StepResult, *, num_tokens: int, seconds: float, flops: float) -> None:
+        """Add one step."""
+        self.seconds += seconds
+        if result.fault:
+            self.skipped += 1
+            return
+        self.loss_sum += result.loss * result.num_supervised
+        self.num_supervised += result.num_supervised
+        self.num_tokens += num_tokens
+        self.flops += flops
+
+
+class Reporter:
+    """Reports one run."""
+
+    def __init__(
+        self, root: Path, options: TrainingOptions, *, title: str, total_steps: int, start: int, peak_flops: float
+    ) -> None:
+        self.root = root
+        self.options = options
+        self.title = title
+        self.total_steps = total_steps
+        self.peak_flops = peak_flops
+        self._interval = Interval()
+        self._drawn_at = time.monotonic()
+        self._metrics = MetricsFile(root, keep_through=start)
+        self._tracker = Tracker(options.report_to, root)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+            console=Console(stderr=True), disable=options.disable_tqdm or not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._bar = self._progress.add_task("training", total=total_steps, completed=start, loss="")
+        self._progress.start()
+
+    def step(
+        self, state: TrainerState, result: StepResult, *, rate: float, num_tokens: int, seconds: float, flops: float
+    ) -> None:
+        """Take note of a step, and log where it is due.
+
+        Args:
+            state: after the step.
+            result: of the step.
+            rate: its learning rate.
+            num_tokens: tokens of the step, padding left out.
+            seconds: time it took, data included, saving and evaluation not.
+            flops: of the model, for those tokens and their padding.
+        """
+        self._interval.add(result, num_tokens=num_tokens, seconds=seconds, flops=flops)
+        self._progress.update(self._bar, completed=state.step, loss=f"loss {result.loss:.4f}")
+        first = self.options.logging_first_step and state.step == 1
+        if first or state.step % self.options.logging_steps == 0 or state.step == self.total_steps:
+            self._log_interval(state, result, rate)
+
+    @contextmanager
+    def evaluating(self, num_samples: int) -> Iterator[Callable[[int], None]]:
+        """Show a second bar while the block evaluates; the yielded function adds samples to it."""
+        bar = self._progress.add_task("evaluating", total=num_samples, loss="")
+        try:
+            yield lambda samples: self._progress.advance(bar, samples)
+        finally:
+            self._progress.remove_task(bar)
+
+    def evaluation(self, state: TrainerState, evaluation: Evaluation, seconds: float) -> None:
+        """Log an evaluation."""
+        self._write({"step": state.step, **evaluation.metrics(), "eval_runtime": round(seconds, 3)})
+        _log.info("step %d/%d  %s", state.step, self.total_steps, evaluation)
+
+    def draw_if_old(self) -> None:
+        """Draw the loss curve where the last picture is older than ``REDRAW_SECONDS``."""
+        if time.monotonic() - self._drawn_at > REDRAW_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw the loss curve; a disk that refuses it does not end training."""
+        self._drawn_at = time.monotonic()
+        try:
+            draw_curve(self.root, self.title)
+        except OSError as error:
+            _log.warning("loss.png cannot be written (%s)", error.strerror)
+
+    def close(self) -> None:
+        """Stop the progress bar, close all files, and draw the loss curve, whatever training ended with."""
+        self._progress.stop()
+        self._metrics.close()
+        self._tracker.close()
+        self._draw()
+
+    def _log_interval(self, state: TrainerState, result: StepResult, rate: float) -> None:
+        interval, self._interval = self._interval, Interval()
+        loss = interval.loss_sum / interval.num_supervised if interval.num_supervised else None
+        speed, mfu = interval.num_tokens / interval.seconds, interval.flops / interval.seconds / self.peak_flops
+        memory = peak_memory_gb()
+        self._write({
+            "step": state.step,
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm,
+            "tokens_per_second": round(speed, 2),
+            "samples_seen": state.samples,
+            "tokens_seen": state.tokens,
+            "mfu": round(mfu, 4),
+            "memory_gb": round(memory, 3),
+            "skipped_steps": interval.skipped,
+        })  # fmt: skip
+        _log.info(
+            "step %d/%d  loss %s  lr %.3e  norm %.3f  %.0f tok/s  MFU %.1f%%  %.2f GB",
+            state.step, self.total_steps, "skipped" if loss is None else f"{loss:.4f}", rate, result.grad_norm,
+            speed, 100 * mfu, memory,
+        )  # fmt: skip
+
+    def _write(self, row: dict[str, Any]) -> None:
+        try:
+            self._metrics.write(row)
+        except OSError as error:
+            _log.warning("metrics.jsonl cannot be written (%s)", error.strerror)
+        self._tracker.write(row)
+
+
+def peak_memory_gb() -> float:
+    """Return the most memory used so far: of the GPU where there is one, else of this process, in GB."""
+    if on_gpu():
+        return float(paddle.device.cuda.max_memory_allocated()) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,180 @@
+"""The training tasks: what is opened, in which order, before the loop starts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..convert.load import load_model
+from ..convert.tokenizer import find_chat_template, load_tokenizer
+from ..data.instruction import open_instruction_data
+from ..data.pretraining import open_pretraining_data
+from ..errors import DataError, Problem, RefusedError
+from .checks import check_training
+from .evaluate import evaluate
+from .identity import fingerprint_weights, global_batch_size, identity
+from .job import Job
+from .loop import train
+from .metrics import MetricsFile
+from .randomness import seed_all
+from .resume import find_checkpoint
+from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from ..causal_lm import CausalLM
+    from ..data.chat import ChatTemplate
+    from ..data.sample import SampleSource
+    from ..data.tokenizer import Tokenizer
+    from ..registry.facts import ModelConfig
+    from ..run import Run
+
+_log = logging.getLogger("llm_run.trainer")
+
+VOCABULARY_MULTIPLE = 128
+"""A new model's vocabulary is rounded up to this, as in the seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materials:
+    """Data of a task, opened, and what they are read with."""
+
+    run: Run
+    training: SampleSource | None
+    evaluation: SampleSource | None
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None = None
+
+
+def run_pretrain(run: Run) -> int:
+    """Train on token files: from random weights, or with ``continue_training`` from those of the model directory."""
+    return _run(run, _open_pretraining, from_weights=run.config.model.continue_training)
+
+
+def run_sft(run: Run) -> int:
+    """Fine-tune on instruction data, from the weights of the model directory, or random ones of ``model_size``."""
+    return _run(run, _open_instruction, from_weights=run.config.model.model_name_or_path is not None)
+
+
+def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool) -> int:
+    options = run.config.training
+    problems = check_training(options)
+    source = run.config.model.model_name_or_path
+    if problems or options.output_dir is None:
+        raise RefusedError(*problems)
+    weights = Path(source) if from_weights and source else None
+    with Workspace(Path(options.output_dir)) as workspace:
+        materials = _check_data(open_data(run))
+        if not options.do_train:
+            return _evaluate_only(materials, workspace, _build(materials.run, weights))
+        assert materials.training is not None
+        ours = identity(
+            materials.run,
+            data=materials.training.fingerprint,
+            weights=fingerprint_weights(weights) if weights else "random",
+        )
+        checkpoint = find_checkpoint(workspace, options, ours)
+        job = Job(
+            run=materials.run,
+            # A checkpoint brings its own weights: those of the model directory need not be read again.
+            model=_build(materials.run, None if checkpoint else weights),
+            training=materials.training,
+            evaluation=materials.evaluation,
+            tokenizer=materials.tokenizer,
+            template=materials.template,
+            identity=ours,
+        )
+        return train(job, workspace, checkpoint)
+
+
+def _build(run: Run, weights: Path | None) -> CausalLM:
+    seed_all(run.config.training.seed)
+    if weights is None:
+        return run.family.build_model(run.model_config)
+    return load_model(run.family, run.model_config, weights)
+
+
+def _open_pretraining(run: Run) -> Materials:
+    tokenizer = _find_tokenizer(run)
+    if not run.config.model.continue_training:
+        run = replace(run, model_config=_grown(run, tokenizer))
+    options = run.config.training
+    num_samples = max(1, options.max_steps * global_batch_size(options))
+    training, evaluation = open_pretraining_data(run, num_samples)
+    return Materials(run=run, training=training, evaluation=evaluation, tokenizer=tokenizer)
+
+
+def _open_instruction(run: Run) -> Materials:
+    tokenizer = _open_tokenizer(run)
+    if tokenizer is None:
+        raise RefusedError(Problem("--tokenizer_name_or_path", "", "is needed", "Name a folder with a tokenizer."))
+    if run.config.model.model_name_or_path is None:
+        run = replace(run, model_config=_grown(run, tokenizer))
+    source, choice = run.config.model.model_name_or_path, run.config.model.chat_template
+    template = find_chat_template(run.family, run.model_config, Path(source) if source else None, choice)
+    training, evaluation = open_instruction_data(run, tokenizer, template)
+    return Materials(run=run, training=training, evaluation=evaluation, tokenizer=tokenizer, template=template)
+
+
+def _find_tokenizer(run: Run) -> Tokenizer | None:
+    """Load the tokenizer that was named; without a name the model's own, which tokens can be trained on without."""
+    if run.config.model.tokenizer_name_or_path is not None:
+        return _open_tokenizer(run)
+    try:
+        return _open_tokenizer(run)
+    except DataError as error:
+        _log.warning("%s The trained model gets no tokenizer.", error)
+        return None
+
+
+def _open_tokenizer(run: Run) -> Tokenizer | None:
+    source = run.config.model.tokenizer_name_or_path or run.config.model.model_name_or_path
+    return None if source is None else load_tokenizer(run.family, run.model_config, Path(source))
+
+
+def _grown(run: Run, tokenizer: Tokenizer | None) -> ModelConfig:
+    """Return the shape of a new model, with room for the tokenizer's ids and the rows' length."""
+    config = run.model_config
+    vocab_size, max_positions = config.vocab_size, max(config.max_positions, run.config.data.max_length)
+    if tokenizer is not None:
+        needed = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        vocab_size = max(vocab_size, needed)
+    if (vocab_size, max_positions) != (config.vocab_size, config.max_positions):
+        _log.info("the new model gets vocab_size %d and max_positions %d", vocab_size, max_positions)
+    grown = replace(config, vocab_size=vocab_size, max_positions=max_positions)
+    return grown if tokenizer is None else grown.with_tokenizer(tokenizer)
+
+
+def _check_data(materials: Materials) -> Materials:
+    """Make sure that what is asked for has data, and leave out evaluation data that nobody asked for.
+
+    Raises:
+        RefusedError: there is nothing to train on, or to evaluate on.
+    """
+    options = materials.run.config.training
+    wants_evaluation = options.do_eval or options.evaluation_strategy != "no"
+    if options.do_train and materials.training is None:
+        raise RefusedError(Problem("--do_train", "true", "has no training data"))
+    if wants_evaluation and materials.evaluation is None:
+        asked = ("--do_eval", "true") if options.do_eval else ("--evaluation_strategy", options.evaluation_strategy)
+        raise RefusedError(Problem(*asked, "has no evaluation data"))
+    return materials if wants_evaluation else replace(materials, evaluation=None)
+
+
+def _evaluate_only(materials: Materials, workspace: Workspace, model: CausalLM) -> int:
+    """Evaluate the model as it is; the row in ``metrics.jsonl`` has step 0."""
+    assert materials.evaluation is not None
+    options = materials.run.config.training
+    evaluation = evaluate(
+        model, materials.evaluation, batch_size=options.per_device_eval_batch_size,
+        pad_id=materials.tokenizer.pad_id if materials.tokenizer else 0, max_batches=options.max_evaluate_steps,
+    )  # fmt: skip
+    assert evaluation is not None
+    metrics = MetricsFile(workspace.root, keep_through=sys.maxsize)
+    metrics.write({"step": 0, **evaluation.metrics()})
+    metrics.close()
+    _log.info("%s", evaluation)
+    return 0

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llm_run.core.config.training import TrainingOptions
+from llm_run.core.trainer.checks import check_training
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"save_steps": 0}, "--save_steps: 0 must be 1 or more."),
+        ({"save_total_limit": 0}, "--save_total_limit: 0 must be 1 or more."),
+        ({"learning_rate": math.nan}, "--learning_rate: nan must be 0 or more."),
+        ({"seed": -1}, "--seed: -1 must be 0 or more."),
+        ({"adam_beta2": 1.0}, "--adam_beta2: 1.0 must be below 1."),
+        ({"adam_epsilon": 0.0}, "--adam_epsilon: 0.0 must be above 0."),
+        ({"num_train_epochs": 0.0}, "--num_train_epochs: 0.0 must be above 0."),
+        (
+            {"lr_scheduler_type": "constant", "warmup_steps": 3},
+            "--lr_scheduler_type: constant has no warm-up, but one is asked for. Use constant_with_warmup.",
+        ),
+        ({"min_learning_rate": 1e-3}, "--min_learning_rate: 0.001 is above the peak (5e-05)."),
+        (
+            {"lr_scheduler_type": "polynomial", "lr_end": 1e-3},
+            "--lr_end: 0.001 is not below learning_rate (5e-05).",
+        ),
+        ({"warmup_ratio": 1.5}, "--warmup_ratio: 1.5 must be 1 or less."),
+        ({"bf16": True, "fp16": True}, "--fp16: true excludes bf16. Choose one of them."),
+        ({"scale_loss": 0.5}, "--scale_loss: 0.5 must be 1 or more."),
+        ({"output_dir": None}, "--output_dir: is needed. Name a folder for checkpoints, logs and the model."),
+        ({"do_train": False}, "--do_train: false leaves nothing to do. Add --do_eval true."),
+        (
+            {"overwrite_output_dir": True, "resume_from_checkpoint": "x"},
+            "--overwrite_output_dir: true excludes resume_from_checkpoint. Choose one of them.",
+        ),
+    ],
+)
+def test_each_bad_value_has_its_line(options: dict[str, object], text: str) -> None:
+    assert [str(problem) for problem in check_training(TrainingOptions(**({"output_dir": "out"} | options)))] == [text]
+
+
+def test_the_defaults_have_no_problem_and_all_are_reported_at_once() -> None:
+    assert check_training(TrainingOptions(output_dir="out")) == []
+    assert len(check_training(TrainingOptions(save_steps=0, seed=-1, bf16=True, fp16=True))) == 4

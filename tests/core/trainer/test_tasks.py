@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm_run.core.config.flags import parse
+from llm_run.core.config.resolve import resolve
+from llm_run.core.errors import DataError, RefusedError
+from llm_run.core.request import prepare
+from llm_run.core.tasks import load_task
+from llm_run.core.trainer.metrics import read_metrics
+
+RunTask = Callable[..., int]
+
+
+@pytest.fixture
+def run_task(tmp_path: Path) -> RunTask:
+    """Run a task as the command does, in this process, into ``tmp_path/out``."""
+
+    def run(task: str, **options: object) -> int:
+        words = ["--family", "llama", "--task", task, "--output_dir", str(tmp_path / "out")]
+        defaults = {
+            "max_length": 32, "max_steps": 4, "per_device_train_batch_size": 8, "logging_steps": 1, "save_steps": 2,
+            "learning_rate": 3e-3,
+        }  # fmt: skip
+        for name, value in (defaults | options).items():
+            words += [f"--{name}", str(value)]
+        request, _ = prepare(resolve(parse(words))[0])
+        return load_task(task)(request)
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Token files in the seed's legacy layout: 40 documents of bytes that count."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    documents = [(start + np.arange(60)) % 250 for start in range(0, 400, 10)]
+    np.save(folder / "bytes_ids.npy", np.concatenate(documents).astype(np.uint16))
+    lengths = np.array([len(document) for document in documents], dtype=np.int32)
+    np.savez(folder / "bytes_idx.npz", lens=lengths, docs=np.arange(len(documents) + 1, dtype=np.int64))
+    return folder
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A byte-level tokenizer with more ids than the tiny model has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    text = [f"{a} and {b} make {a + b}, less {a - b}, times {a * b}." for a in range(60) for b in range(60)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    )
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    fields = {"bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
+    return folder
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name, first in (("train", 0), ("dev", 100)):
+        lines = [json.dumps({"src": f"{k} and {k}", "tgt": f"make {2 * k}"}) for k in range(first, first + 12)]
+        (folder / f"{name}.json").write_text("\n".join(lines))
+    return folder
+
+
+def test_pretraining_from_a_size_learns_saves_and_goes_on(run_task: RunTask, corpus: Path, tmp_path: Path) -> None:
+    options = {"model_size": "tiny", "input_dir": corpus, "evaluation_strategy": "steps", "eval_steps": 10}
+    assert run_task("pretrain", max_steps=20, **options) == 0
+    rows = read_metrics(tmp_path / "out")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 20
+    assert losses[-1] < losses[0] - 1.0
+    evaluations = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    assert len(evaluations) == 2
+    assert evaluations[1] < evaluations[0]
+    assert run_task("pretrain", max_steps=22, **options) == 0
+    assert [row["step"] for row in read_metrics(tmp_path / "out") if "loss" in row] == list(range(1, 23))
+
+
+def test_epochs_of_the_data_give_the_number_of_steps(run_task: RunTask, corpus: Path, tmp_path: Path) -> None:
+    options = {"model_size": "tiny", "input_dir": corpus, "max_steps": -1, "num_train_epochs": 0.25}
+    assert run_task("pretrain", save_strategy="epoch", **options) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    # 38 of 40 documents of 60 tokens train, in samples of 32 that share an end: a quarter of 71, in eights.
+    assert record["total_steps"] == 3
+    assert (tmp_path / "out" / "checkpoint-3").is_dir()
+
+
+def test_continued_pretraining_starts_from_the_weights_and_pretraining_does_not(
+    run_task: RunTask, corpus: Path, tmp_path: Path
+) -> None:
+    assert run_task("pretrain", model_size="tiny", input_dir=corpus, max_steps=20) == 0
+    (tmp_path / "out").rename(tmp_path / "base")
+    # A folder without tokenizer will do, as tokens are all that is read.
+    options = {"model_name_or_path": tmp_path / "base", "input_dir": corpus, "max_steps": 1}
+    losses = []
+    for anew in ("false", "true"):
+        assert run_task("pretrain", continue_training=anew, overwrite_output_dir="true", **options) == 0
+        losses.append(read_metrics(tmp_path / "out")[0]["loss"])
+    assert losses[0] == pytest.approx(np.log(512), abs=0.2)
+    assert losses[1] < losses[0] - 1.0
+
+
+def test_fine_tuning_makes_room_for_the_tokenizer_and_saves_it(
+    run_task: RunTask, tokenizer: Path, records: Path, tmp_path: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
+    options |= {"src_length": 16, "max_steps": 12}
+    assert run_task("sft", do_eval="true", evaluation_strategy="steps", eval_steps=6, **options) == 0
+    out = tmp_path / "out"
+    assert json.loads((out / "config.json").read_text())["vocab_size"] == 640
+    assert {"tokenizer.json", "generation_config.json", "checkpoint-12"} <= set(os.listdir(out))
+    evaluations = [row["eval_loss"] for row in read_metrics(out) if "eval_loss" in row]
+    assert len(evaluations) == 2
+    assert evaluations[-1] < evaluations[0]
+    # The result is a model directory of its own: tokenizer, shape and weights are found there.
+    (tmp_path / "out").rename(tmp_path / "base")
+    again = {"model_name_or_path": tmp_path / "base", "dataset_name_or_path": records, "src_length": 16}
+    assert run_task("sft", do_train="false", do_eval="true", **again) == 0
+    assert read_metrics(tmp_path / "out")[-1]["eval_loss"] == pytest.approx(evaluations[-1], rel=1e-5)
+
+
+def test_evaluation_alone_trains_nothing_and_keeps_the_metrics(run_task: RunTask, corpus: Path, tmp_path: Path) -> None:
+    options = {"model_size": "tiny", "input_dir": corpus}
+    assert run_task("pretrain", max_steps=2, **options) == 0
+    before = sorted(os.listdir(tmp_path / "out"))
+    assert run_task("pretrain", do_train="false", do_eval="true", **options) == 0
+    assert [row["step"] for row in read_metrics(tmp_path / "out")] == [1, 2, 0]
+    assert sorted(os.listdir(tmp_path / "out")) == before
+
+
+def test_tokens_of_another_vocabulary_are_refused_before_training(
+    run_task: RunTask, corpus: Path, tmp_path: Path
+) -> None:
+    np.save(corpus / "bytes_ids.npy", np.full(2400, 600, np.uint16))
+    with pytest.raises(DataError, match="600"):
+        run_task("pretrain", model_size="tiny", input_dir=corpus)
+
+
+def test_evaluation_without_data_is_refused(run_task: RunTask, tokenizer: Path, records: Path) -> None:
+    (records / "dev.json").unlink()
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
+    with pytest.raises((RefusedError, DataError), match="evaluat"):
+        run_task("sft", do_eval="true", src_length=16, **options)
