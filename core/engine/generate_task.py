@@ -1,0 +1,156 @@
+"""``--task generate``: answers the prompts of a JSONL file into another one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.progress import progress
+from ..data.records import BadRecords
+from ..errors import DataError
+from .output_file import OutputFile
+from .prompts import prompt_ids, read_prompts
+from .setup import load_text_format, load_text_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..causal_lm import CausalLM
+    from ..run import Run
+    from .prompts import PromptRecord
+    from .request import Completion
+    from .setup import TextFormat
+
+log = logging.getLogger("llm_run.engine")
+NOT_IN_ANSWERS = ("data_file", "output_file", "batch_size")
+"""Decoding options that decide where answers come from and go to, but not what they say."""
+
+
+def run(run: Run) -> int:
+    """Answer every record of ``--data_file`` that ``--output_file`` does not hold yet.
+
+    Raises:
+        RefusedError: the tokenizer does not fit the model, or the output file belongs to another run.
+        DataError: a record is malformed.
+    """
+    if int(os.environ.get("PADDLE_TRAINER_ID", "0")) > 0:
+        return 0
+    options = run.config.decoding
+    assert options.data_file is not None, "core/config/check.py asks for it"
+    bad = BadRecords("skip" if run.config.data.on_bad_record == "skip" else "error")
+    records = read_prompts(Path(options.data_file), bad)
+    text = load_text_format(run)
+    prompts = _encode(records, text, bad, longest=min(run.config.data.src_length, run.model_config.max_positions - 1))
+    with OutputFile(Path(options.output_file), [record for record, _ in prompts], _origin(run, text)) as output:
+        summary = _Summary(bad, num_before=output.num_done)
+        left = prompts[output.num_done :]
+        if left:
+            _answer_all(run, load_text_model(run), text, [ids for _, ids in left], output, summary)
+    for line in summary.lines(run):
+        log.info(line)
+    return 0
+
+
+def _encode(
+    records: Sequence[PromptRecord], text: TextFormat, bad: BadRecords, *, longest: int
+) -> list[tuple[PromptRecord, list[int]]]:
+    """Render all prompts before the model is loaded, so that a bad one is found in the first seconds."""
+    prompts = []
+    for record in records:
+        try:
+            prompts.append((record, prompt_ids(record, text.tokenizer, text.template, longest=longest)))
+        except DataError as error:
+            bad.handle(DataError(f"{record.place}: {error}"))
+    return prompts
+
+
+def _answer_all(
+    run: Run, model: CausalLM, text: TextFormat, prompts: Sequence[list[int]], output: OutputFile, summary: _Summary
+) -> None:
+    from .decode import generate
+
+    with progress("generating", len(prompts), shown=not run.config.training.disable_tqdm) as advance:
+        for batch in _batches(len(prompts), run.config.decoding.batch_size):
+            start = time.perf_counter()
+            first = output.num_done
+            completions = generate(
+                model,
+                prompts[batch],
+                text.settings,
+                tokenizer=text.tokenizer,
+                numbers=range(first, first + len(prompts[batch])),
+            )
+            summary.add(completions, time.perf_counter() - start, text.settings.max_new_tokens)
+            output.write([(completion.text, completion.finish_reason) for completion in completions])
+            advance(len(completions))
+
+
+def _batches(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _origin(run: Run, text: TextFormat) -> dict[str, Any]:
+    """Return all that decides the answers."""
+    model = run.config.model
+    options = {key: value for key, value in asdict(run.config.decoding).items() if key not in NOT_IN_ANSWERS}
+    return {
+        "family": run.config.family,
+        "model_name_or_path": model.model_name_or_path,
+        "model_files": _file_stamps(model.model_name_or_path),
+        "model_size": model.model_size,
+        "tokenizer_name_or_path": model.tokenizer_name_or_path,
+        "chat_template": None if text.template is None else text.template.jinja,
+        "src_length": run.config.data.src_length,
+        "seed": run.config.training.seed,
+        **options,
+    }
+
+
+def _file_stamps(place: str | None) -> list[list[Any]]:
+    """Return name, size and time of the model's files: another model in the same folder gives other answers."""
+    if place is None:
+        return []
+    path = Path(place)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What the last lines say."""
+
+    bad: BadRecords
+    num_before: int
+    num_answers: int = 0
+    num_prompt_tokens: int = 0
+    num_new_tokens: int = 0
+    num_cut: int = 0
+    seconds: float = 0.0
+
+    def add(self, completions: Sequence[Completion], seconds: float, max_new_tokens: int) -> None:
+        self.num_answers += len(completions)
+        self.seconds += seconds
+        for completion in completions:
+            self.num_prompt_tokens += completion.num_prompt_tokens
+            self.num_new_tokens += len(completion.ids)
+            self.num_cut += completion.finish_reason == "length" and len(completion.ids) < max_new_tokens
+
+    def lines(self, run: Run) -> Iterator[str]:
+        speed = f", {self.num_new_tokens / self.seconds:.1f} tokens/s" if self.seconds > 0 else ""
+        yield (
+            f"{run.config.decoding.output_file}: answers written: {self.num_answers}, of {self.num_new_tokens} tokens "
+            f"in all, to prompts of {self.num_prompt_tokens}, in {self.seconds:.1f} s{speed}"
+        )
+        if self.num_before:
+            yield f"answers that were there already: {self.num_before}"
+        if self.bad.count:
+            yield f"malformed records left out: {self.bad.count}"
+            yield from self.bad.messages
+        if self.num_cut:
+            positions = run.model_config.max_positions
+            yield f"answers cut at the model's {positions} positions, before max_new_tokens: {self.num_cut}"
