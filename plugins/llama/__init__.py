@@ -1,1 +1,51 @@
-"""placeholder"""
+"""The llama family: Llama 1 to 3.3, SmolLM2, and whatever else is a llama by its config (Mistral without window)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_run.core.registry.facts import FamilyCard
+from llm_run.core.registry.hookspecs import hookimpl
+
+from .chat import llm_run_chat_template
+from .config import SIZES, LlamaConfig
+from .sharding import llm_run_pipeline_split, llm_run_quantizable_layers, llm_run_sharding_map
+from .support import llm_run_capabilities
+from .tokenizer import llm_run_tokenizer
+from .weights import llm_run_weight_map
+
+if TYPE_CHECKING:
+    from llm_run.core.causal_lm import CausalLM
+
+__all__ = [
+    "llm_run_build_model",
+    "llm_run_capabilities",
+    "llm_run_chat_template",
+    "llm_run_family",
+    "llm_run_pipeline_split",
+    "llm_run_quantizable_layers",
+    "llm_run_sharding_map",
+    "llm_run_tokenizer",
+    "llm_run_weight_map",
+]
+
+
+@hookimpl
+def llm_run_family() -> FamilyCard:
+    return FamilyCard(
+        name="llama",
+        api_version=(1, 0),
+        config_class=LlamaConfig,
+        model_types=("llama", "mistral"),
+        architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
+        gguf_architectures=("llama",),
+        sizes=SIZES,
+        lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    )
+
+
+@hookimpl
+def llm_run_build_model(config: LlamaConfig) -> CausalLM:
+    from .model import LlamaForCausalLM  # imports Paddle
+
+    return LlamaForCausalLM(config)

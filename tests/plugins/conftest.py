@@ -1,0 +1,177 @@
+"""The families that are installed, and running them beside the implementations that others wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from llm_run.core.causal_lm import CausalLM
+from llm_run.core.convert.fields import read_fields
+from llm_run.core.convert.load import load_model
+from llm_run.core.convert.save import save_model_directory
+from llm_run.core.ops import AttentionMask
+from llm_run.core.registry.facts import ModelConfig
+from llm_run.core.registry.family import Family
+from llm_run.core.registry.manager import find_family, installed, load_family
+
+Logits = Callable[[CausalLM, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A family and one of its sizes."""
+
+    family: Family
+    config: ModelConfig
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for ``family`` or ``variant`` with each installed family, or each tiny size of each."""
+    families = [load_family(name) for name in installed().families]
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", families, ids=[family.card.name for family in families])
+    if "variant" in metafunc.fixturenames:
+        variants = {
+            f"{family.card.name}-{name}": Variant(family, config)
+            for family in families
+            for name, config in family.card.sizes.items()
+            if name.startswith("tiny")
+        }
+        metafunc.parametrize("variant", variants.values(), ids=variants.keys())
+
+
+@pytest.fixture
+def model(variant: Variant) -> CausalLM:
+    """The variant's model with random weights, always the same ones, ready for inference."""
+    paddle.seed(11)
+    built = variant.family.build_model(variant.config)
+    built.eval()
+    return built
+
+
+@pytest.fixture(scope="session")
+def logits() -> Logits:
+    """Return a function that computes the logits of whole rows without padding."""
+
+    def compute(model: CausalLM, ids_BS: np.ndarray) -> np.ndarray:
+        positions = model.config.positions(ids_BS, np.ones_like(ids_BS, dtype=np.int32), None)
+        with paddle.no_grad():
+            hidden = model(paddle.to_tensor(ids_BS), paddle.to_tensor(positions), AttentionMask())
+            return np.asarray(model.head(hidden).numpy())
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[Path], CausalLM]:
+    """Return a function that loads a model directory or GGUF file as a run does, ready for inference."""
+
+    def from_path(path: Path) -> CausalLM:
+        fields = read_fields(path)
+        family = find_family(fields)
+        model = load_model(family, family.card.config_class.from_fields(fields), path)
+        model.eval()
+        return model
+
+    return from_path
+
+
+@pytest.fixture
+def random_peer(tmp_path: Path) -> Callable[[Any], Any]:
+    """Return a function that makes a transformers model with random weights and saves it in ``tmp_path``."""
+
+    def make(peer_config: Any) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.manual_seed(1)
+        peer = AutoModelForCausalLM.from_config(peer_config).eval()
+        for name, parameter in peer.named_parameters():
+            # Norms around 1, biases around 0, matrices large enough for attention to be far from uniform.
+            centre = 1.0 if parameter.ndim == 1 and not name.endswith("bias") else 0.0
+            parameter.data.normal_(centre, 0.15)
+        peer.save_pretrained(tmp_path)
+        return peer
+
+    return make
+
+
+@pytest.fixture
+def difference_to_transformers(
+    tmp_path: Path, logits: Logits, load: Callable[[Path], CausalLM], random_peer: Callable[[Any], Any]
+) -> Callable[..., float]:
+    """Return a function that has a model written by transformers and read by ours, then written by ours and read by
+    transformers; it returns the largest difference of logits."""
+
+    def compare(peer_config: Any, *, length: int = 96, **changed_fields: Any) -> float:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        peer = random_peer(peer_config)
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changed_fields}))
+        ids = np.random.default_rng(0).integers(0, peer_config.vocab_size, [2, length])
+        model = load(tmp_path)
+        save_model_directory(model, find_family(model.config.to_fields()), model.config, None, tmp_path / "again")
+        with torch.no_grad():
+            expected = peer(torch.tensor(ids)).logits.numpy()
+            again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()(torch.tensor(ids)).logits.numpy()
+        read, written = (float(np.abs(one - expected).max()) for one in (logits(model, ids), again))
+        print(f"read {read:.1e}, written {written:.1e}, largest logit {np.abs(expected).max():.1f}")
+        assert np.abs(expected).max() > 1.0
+        return max(read, written)
+
+    return compare
+
+
+@pytest.fixture
+def write_gguf(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that turns transformers weights into a GGUF file with the names of the ``gguf`` package.
+
+    ``rows`` changes a tensor on its way, given its GGUF name (llama.cpp permutes the rows of a llama's q and k).
+    """
+
+    def write(
+        peer: Any,
+        architecture: str,
+        *,
+        rows: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array,
+        extra: dict[str, np.ndarray] | None = None,
+    ) -> Path:
+        import gguf
+
+        config, file = peer.config, tmp_path / "model.gguf"
+        writer = gguf.GGUFWriter(file, architecture)
+        writer.add_block_count(config.num_hidden_layers)
+        writer.add_embedding_length(config.hidden_size)
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count(config.num_attention_heads)
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_context_length(config.max_position_embeddings)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        if getattr(config, "head_dim", None):
+            writer.add_key_length(config.head_dim)
+        numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        names = gguf.get_tensor_name_map(numbers[architecture], config.num_hidden_layers)
+        tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+        for name, tensor in peer.state_dict().items():
+            if name not in tied:
+                foreign = names.get_name(name, try_suffixes=(".weight", ".bias"))
+                writer.add_tensor(foreign, np.ascontiguousarray(rows(foreign, tensor.numpy())))
+        for name, array in (extra or {}).items():
+            writer.add_tensor(name, array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return file
+
+    return write
