@@ -8,7 +8,7 @@ OUT := demo-output
 .PHONY: demo demo-train demo-chat demo-matrix test check clean
 .DELETE_ON_ERROR:
 
-.venv/demo: pyproject.toml setup.py
+.venv/demo: pyproject.toml setup.py $(wildcard core/ops/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e ".[cpu,gguf]"
 	touch $@
@@ -40,6 +40,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 clean:
 	rm -rf .venv $(OUT) build *.egg-info

@@ -51,4 +51,15 @@ def _of_json(file: Path) -> dict[str, Any]:
         raise RefusedError(Problem(str(file), "", f"is not valid JSON: {error}", "Restore the file.")) from error
     if not isinstance(fields, dict):
         raise RefusedError(Problem(str(file), "", "is not a JSON object", "Restore the file."))
-    return fields
+    return _flat(fields)
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Lift the fields of PaddleNLP's oldest files, which hold them as arguments of a class, to where others have them."""
+    arguments = fields.get("init_args")
+    inner = [item for item in arguments if isinstance(item, dict)] if isinstance(arguments, list) else []
+    if not inner:
+        return fields
+    outer = {name: value for name, value in fields.items() if name not in ("init_args", "init_class")}
+    said = {"architectures": [fields["init_class"]]} if isinstance(fields.get("init_class"), str) else {}
+    return {**inner[0], **said, **outer}

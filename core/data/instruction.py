@@ -98,12 +98,7 @@ def open_instruction_data(
         DataError: a file is missing, a record is malformed (unless those are skipped), or nothing would be learnt.
     """
     data, training = run.config.data, run.config.training
-    if data.dataset_name_or_path is None and data.eval_dataset is None:
-        raise RefusedError(Problem("--dataset_name_or_path", "", "is missing", "Give a folder or a file of records."))
-    if data.src_length >= data.max_length:
-        reason = f"leaves no room for an answer within max_length {data.max_length}"
-        remedy = "Give a smaller src_length or a larger max_length."
-        raise RefusedError(Problem("--src_length", str(data.src_length), reason, remedy))
+    _check_options(run)
     train_files, dev_files = find_files(data.dataset_name_or_path, data.eval_dataset)
     encoder = Encoder(tokenizer, template, data.src_length, data.max_length)
     train: InstructionSource | None = None
@@ -112,18 +107,25 @@ def open_instruction_data(
     policy = cast('Literal["error", "skip"]', data.on_bad_record)
     if training.do_train:
         if not train_files:
-            raise DataError(
-                f"{data.dataset_name_or_path}: has no training records. Looked for train.json and train.jsonl."
-            )
+            looked = "Looked for train.json and train.jsonl."
+            raise DataError(f"{data.dataset_name_or_path}: has no training records. {looked}")
         train = _open(train_files, encoder, policy, shown, seed=training.seed, packed=data.zero_padding)
     if training.do_eval or training.evaluation_strategy != "no":
         if not dev_files:
-            raise DataError(
-                f"{data.dataset_name_or_path}: has no evaluation records. Give them as --eval_dataset, or turn do_eval "
-                "and evaluation_strategy off."
-            )
+            remedy = "Give them as --eval_dataset, or turn do_eval and evaluation_strategy off."
+            raise DataError(f"{data.dataset_name_or_path}: has no evaluation records. {remedy}")
         evaluation = _open(dev_files, encoder, policy, shown, seed=None, packed=data.zero_padding)
     return train, evaluation
+
+
+def _check_options(run: Run) -> None:
+    data = run.config.data
+    if data.dataset_name_or_path is None and data.eval_dataset is None:
+        raise RefusedError(Problem("--dataset_name_or_path", "", "is missing", "Give a folder or a file of records."))
+    if data.src_length >= data.max_length:
+        reason = f"leaves no room for an answer within max_length {data.max_length}"
+        remedy = "Give a smaller src_length or a larger max_length."
+        raise RefusedError(Problem("--src_length", str(data.src_length), reason, remedy))
 
 
 def find_files(dataset: str | None, eval_dataset: str | None) -> tuple[list[Path], list[Path]]:

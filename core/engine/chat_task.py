@@ -22,7 +22,7 @@ HELP = """\
 /regenerate   answer the last message again
 /clear        forget the conversation
 /exit         leave (so does Ctrl-D); Ctrl-C stops an answer"""
-CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | {127: None, 155: None}
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """Characters that a model must not send to a terminal, where they would be obeyed."""
 
 

@@ -29,6 +29,8 @@ log = logging.getLogger("llm_run.engine")
 NOT_IN_ANSWERS = ("data_file", "output_file", "batch_size")
 """Decoding options that decide where answers come from and go to, but not what they say."""
 
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pdparams", ".gguf")
+
 
 def run(run: Run) -> int:
     """Answer every record of ``--data_file`` that ``--output_file`` does not hold yet.
@@ -112,12 +114,12 @@ def _origin(run: Run, text: TextFormat) -> dict[str, Any]:
 
 
 def _file_stamps(place: str | None) -> list[list[Any]]:
-    """Return name, size and time of the model's files: another model in the same folder gives other answers."""
+    """Return name, size and time of the weight files: another model in the same folder gives other answers."""
     if place is None:
         return []
     path = Path(place)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    files = [file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES] if path.is_dir() else [path]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
 @dataclass(slots=True)

@@ -41,6 +41,14 @@ class FieldReader:
             return 1.0
         return float(value)
 
+    def share(self, *names: str, default: float = REQUIRED) -> float:
+        """Return a number from 0 up to 1, without 1: a dropout."""
+        value = self._get(names, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            self._wrong(names, value, "is not a share from 0 up to 1")
+            return 0.0
+        return float(value)
+
     def flag(self, *names: str, default: bool) -> bool:
         """Return true or false."""
         value = self._get(names, default)

@@ -41,7 +41,6 @@ class JsonTokenizer(SpecialTokenizer):
         *,
         source: Path,
         facts: TokenFacts,
-        settings: Settings | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> JsonTokenizer:
         """Make one from the text of a ``tokenizer.json`` that lies in no folder (out of a GGUF file).
@@ -50,13 +49,11 @@ class JsonTokenizer(SpecialTokenizer):
             content: the JSON.
             source: the file it came from, for messages.
             facts: the special tokens.
-            settings: where settings files have been read already; ``facts`` is unused then.
             files: what ``save`` writes; default: ``content`` as ``tokenizer.json``.
         """
         tokenizer = cls.__new__(cls)
-        tokenizer._setup(
-            content, settings or Settings(facts=facts), source=source, files={FILE: content} if files is None else files
-        )
+        files = {FILE: content} if files is None else files
+        tokenizer._setup(content, Settings(facts=facts), source=source, files=files)
         return tokenizer
 
     def _setup(self, content: bytes, settings: Settings, *, source: Path, files: Mapping[str, bytes]) -> None:
@@ -76,6 +73,8 @@ class JsonTokenizer(SpecialTokenizer):
             vocab_size=max(self._vocabulary.values(), default=-1) + 1,
             files=files,
         )
+        # As in transformers: a token with a role is matched in text, whether or not the file calls it special.
+        self._full.add_special_tokens([token for token in self.special_tokens if token not in specials])
         if settings.facts.prefix is None:
             self._prefix = self._template_prefix()
         unknown = model.get("unk_token") if isinstance(model, dict) else None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from .settings import Settings
+    from .settings import Settings, TokenFacts
 
 
 class SpecialTokenizer(ABC):
@@ -42,12 +42,7 @@ class SpecialTokenizer(ABC):
         """
         facts = settings.facts
         self._source = source
-        self._specials = dict(specials)
-        roles = (facts.bos, facts.eos, facts.pad, *facts.stop, *(facts.prefix or ()), *facts.suffix, *facts.further)
-        for token in roles:
-            if token is not None and token not in self._specials:
-                self._specials[token] = self._named(token)
-        ids = self._specials
+        self._specials = ids = self._with_roles(specials, facts)
         self._by_id = {number: token for token, number in ids.items()}
         self.special_tokens = tuple(ids)
         self.vocab_size = max([vocab_size - 1, *ids.values()]) + 1
@@ -93,6 +88,11 @@ class SpecialTokenizer(ABC):
     @abstractmethod
     def _vocabulary_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary itself, or ``None``."""
+
+    def _with_roles(self, specials: Mapping[str, int], facts: TokenFacts) -> dict[str, int]:
+        """Return the special tokens together with those that the facts name."""
+        roles = (facts.bos, facts.eos, facts.pad, *facts.stop, *(facts.prefix or ()), *facts.suffix, *facts.further)
+        return {**specials, **{token: self._named(token) for token in roles if token and token not in specials}}
 
     def _named(self, token: str) -> int:
         number = self._vocabulary_id(token)

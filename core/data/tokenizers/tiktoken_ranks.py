@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import tiktoken
+
 MAX_RUN = 100_000
 """Longest text that tiktoken is given at once: its regular expressions overflow their stack on a run of a million
 equal characters. Longer texts are cut at the last space before the limit."""
@@ -45,8 +47,6 @@ class TiktokenTokenizer(SpecialTokenizer):
         Raises:
             DataError: a file is missing or malformed, or a special token is unknown.
         """
-        import tiktoken
-
         content = read_bytes(path)
         self._ranks = _parse_ranks(content, path)
         settings = read_settings(path.parent, facts or TokenFacts())
@@ -61,13 +61,7 @@ class TiktokenTokenizer(SpecialTokenizer):
         )
         self._normalize = normalize
         self._tokens = {rank: token for token, rank in self._ranks.items()}
-        try:
-            self._encoding = tiktoken.Encoding(
-                path.name, pat_str=pattern, mergeable_ranks=self._ranks, special_tokens={}
-            )
-            self._encoding.encode_ordinary("a")
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{path}: is not a complete byte-pair vocabulary: {cause(error)}.") from error
+        self._encoding = _build(self._ranks, pattern, path)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text of ``ids``; bytes that are not whole characters become U+FFFD."""
@@ -92,6 +86,22 @@ class TiktokenTokenizer(SpecialTokenizer):
 
     def _vocabulary_id(self, token: str) -> int | None:
         return self._ranks.get(token.encode())
+
+
+def _build(ranks: dict[bytes, int], pattern: str, path: Path) -> tiktoken.Encoding:
+    """Make the encoder.
+
+    Raises:
+        DataError: the ranks cannot be merged.
+    """
+    import tiktoken
+
+    try:
+        encoding = tiktoken.Encoding(path.name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        encoding.encode_ordinary("a")
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: is not a complete byte-pair vocabulary: {cause(error)}.") from error
+    return encoding
 
 
 def _runs(text: str) -> list[str]:

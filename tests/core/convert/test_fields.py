@@ -20,6 +20,14 @@ def test_a_weight_file_is_described_by_the_configuration_beside_it(tmp_path: Pat
     assert read_fields(tmp_path / "model.safetensors") == {"model_type": "some"}
 
 
+def test_a_configuration_of_class_arguments_is_read_as_a_flat_one(tmp_path: Path) -> None:
+    # As PaddleNLP wrote model_config.json until 2022.
+    inner = '{"vocab_size": 7, "init_class": "SomeModel"}'
+    (tmp_path / "model_config.json").write_text(f'{{"init_args": [{inner}], "init_class": "SomeForPretraining"}}')
+    fields = read_fields(tmp_path)
+    assert (fields["vocab_size"], fields["architectures"]) == (7, ["SomeForPretraining"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -27,18 +27,11 @@ Write = Callable[..., Path]
 def written(bpe: JsonTokenizer, bpe_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Tokenize files and return the report."""
 
-    def write(*files: Path, name: str = "out", **values: Any) -> dict[str, Any]:
-        usual = {
-            "json_key": "text",
-            "append_eos": True,
-            "most": None,
-            "workers": 1,
-            "bad": BadRecords(),
-            "shown": False,
-        }
-        values = {**usual, **values}
+    def write(*files: Path, name: str = "out", processes: int = 1, **values: Any) -> dict[str, Any]:
         make = functools.partial(JsonTokenizer, bpe_folder)
-        return task.write_token_files(list(files), tmp_path / name, tokenizer=bpe, make_tokenizer=make, **values)
+        return task.write_token_files(
+            task.Job(files=files, prefix=tmp_path / name, workers=processes, **values), bpe, make
+        )
 
     return write
 
@@ -81,7 +74,7 @@ def test_processes_give_the_files_that_one_gives(
 ) -> None:
     monkeypatch.setattr(tokenize, "CHUNK_CHARS", 100)
     path = write_lines("a.jsonl", *({"text": f"document {number} " * (1 + number % 7)} for number in range(200)))
-    one, three = written(path, name="one"), written(path, name="three", workers=3)
+    one, three = written(path, name="one"), written(path, name="three", processes=3)
     assert one == three
     for suffix in (".bin", ".idx"):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"three{suffix}").read_bytes()
@@ -93,13 +86,9 @@ def kill_this_process() -> JsonTokenizer:
 
 
 def test_a_process_that_dies_is_reported(write_lines: Write, bpe: JsonTokenizer, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"a tokenizing process died, most often of too little memory\. Try fewer --workers\."
-    ):
-        task.write_token_files(
-            [write_lines("a.jsonl", {"text": "x"})], tmp_path / "out", tokenizer=bpe, make_tokenizer=kill_this_process,
-            json_key="text", append_eos=True, most=None, workers=2, bad=BadRecords(), shown=False,
-        )  # fmt: skip
+    job = task.Job(files=[write_lines("a.jsonl", {"text": "x"})], prefix=tmp_path / "out", workers=2)
+    with pytest.raises(DataError, match=r"a tokenizing process died, most often of too little memory\. Try fewer"):
+        task.write_token_files(job, bpe, kill_this_process)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
 
 

@@ -150,10 +150,10 @@ def test_an_answer_at_its_longest_length_is_marked(talk: Any) -> None:
 
 def test_what_would_command_a_terminal_is_not_printed(talk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def stream(model: Any, requests: list[Request], *, tokenizer: Any) -> Iterator[TokenEvent]:
-        yield TokenEvent(0, 1, "a\x1b[2J\x9bb\x07\tc", "stop")
+        yield TokenEvent(0, 1, "a\x1b[2J\x9b\x90b\x07\tc é", "stop")
 
     monkeypatch.setattr(decode, "stream", stream)
-    assert talk(["one"]) == ["a[2Jb\tc"]
+    assert talk(["one"]) == ["a[2Jb\tc é"]
 
 
 def test_regenerating_a_sample_draws_another_one(talk: Any) -> None:

@@ -123,6 +123,17 @@ def test_a_stop_string_is_no_part_of_the_answer(ask: Any) -> None:
     assert answer["finish_reason"] == "stop"
 
 
+def test_other_weights_in_the_same_folder_are_another_run(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    before = generate_task._file_stamps(str(tmp_path))
+    # The output may stand in the model's folder: it is no part of the model.
+    (tmp_path / "out.jsonl").write_text("{}")
+    assert generate_task._file_stamps(str(tmp_path)) == before
+    weights.write_bytes(b"other")
+    assert generate_task._file_stamps(str(tmp_path)) != before
+
+
 def test_only_the_first_process_writes(ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
     with pytest.raises(FileNotFoundError):

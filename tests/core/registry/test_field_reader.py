@@ -56,6 +56,19 @@ def test_no_number_is_taken_from_what_is_none(value: Any) -> None:
     assert len(refusal(read)) == 1
 
 
+@pytest.mark.parametrize("value", [1, -0.1, True, float("nan"), "0.1"])
+def test_no_share_is_taken_from_what_is_none(value: Any) -> None:
+    read = FieldReader({"dropout": value})
+    assert read.share("dropout") == 0.0
+    assert refusal(read) == [f"config.json: dropout: {value!r} is not a share from 0 up to 1. Mend the file."]
+
+
+def test_a_share_may_be_nothing() -> None:
+    read = FieldReader({"dropout": 0, "other": 0.25})
+    assert (read.share("dropout"), read.share("other"), read.share("absent", default=0.1)) == (0.0, 0.25, 0.1)
+    read.check()
+
+
 def test_a_field_with_one_supported_value_refuses_others_and_says_why() -> None:
     read = FieldReader({"act": "relu", "bias": False})
     read.only("act", allowed=("silu",), remedy="Only SwiGLU is built.")

@@ -213,3 +213,16 @@ def test_a_malformed_settings_file_is_named(
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said):
         JsonTokenizer(tmp_path)
+
+
+def test_a_token_with_a_role_is_matched_though_the_file_does_not_call_it_special(tmp_path: Path) -> None:
+    import tokenizers
+    from tokenizers import decoders, models
+
+    vocabulary = {**{letter: place for place, letter in enumerate("ab</s>")}, "</s>": 9}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours = JsonTokenizer(tmp_path, facts=TokenFacts(eos="</s>"))
+    assert ours.encode("a</s>b", allow_special=True) == [0, 9, 1]
+    assert 9 not in ours.encode("a</s>b")
