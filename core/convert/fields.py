@@ -55,7 +55,7 @@ def _of_json(file: Path) -> dict[str, Any]:
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    """Lift the fields of PaddleNLP's oldest files, which hold them as arguments of a class, to where others have them."""
+    """Lift the fields of PaddleNLP's oldest files, where they are arguments of a class, to where others have them."""
     arguments = fields.get("init_args")
     inner = [item for item in arguments if isinstance(item, dict)] if isinstance(arguments, list) else []
     if not inner:

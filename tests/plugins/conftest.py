@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from llm_run.core.causal_lm import CausalLM
 from llm_run.core.convert.fields import read_fields
 from llm_run.core.convert.load import load_model
 from llm_run.core.convert.save import save_model_directory
+from llm_run.core.engine.runner import BatchRunner
 from llm_run.core.ops import AttentionMask
 from llm_run.core.registry.facts import ModelConfig
 from llm_run.core.registry.family import Family
@@ -131,6 +134,52 @@ def difference_to_transformers(
     return compare
 
 
+@pytest.fixture(scope="session")
+def difference_when_padded() -> Callable[[Any, CausalLM], float]:
+    """Return a function that has both models answer a batch of prompts of unequal length, and compares the logits of
+    each step; the peer pads on the left and has the tokens of its choice, which ours are given, too."""
+
+    def compare(peer: Any, model: CausalLM, *, steps: int = 6) -> float:
+        import torch
+
+        random = np.random.default_rng(3)
+        prompts = [random.integers(3, model.config.vocab_size, [length]).tolist() for length in (4, 11, 7)]
+        padded = torch.tensor([[0] * (11 - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (11 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        said = peer.generate(
+            padded, attention_mask=mask, max_new_tokens=steps, min_new_tokens=steps, do_sample=False,
+            output_logits=True, return_dict_in_generate=True, pad_token_id=0,
+        )  # fmt: skip
+        tokens = said.sequences[:, 11:].T.tolist()
+        with paddle.no_grad():
+            runner = BatchRunner(model, prompts)
+            ours = [runner.prefill(), *(runner.step(step) for step in tokens[:-1])]
+        pairs = zip(ours, said.logits, strict=True)
+        return max(float(np.abs(one.numpy() - other.numpy()).max()) for one, other in pairs)
+
+    return compare
+
+
+@pytest.fixture
+def paddlenlp_case(project: Path, tmp_path: Path) -> Callable[[str, str], tuple[Path, np.ndarray, np.ndarray]]:
+    """Return a function that makes the directory of one case of a golden file, as PaddleNLP saves it, and returns it
+    with the case's token ids and PaddleNLP's logits."""
+
+    def make(file: str, case: str) -> tuple[Path, np.ndarray, np.ndarray]:
+        folder = project / "tests" / "golden"
+        draw = runpy.run_path(str(folder / "drawn.py"))["draw"]
+        with np.load(folder / f"{file}.npz") as golden:
+            about, ids, logits = (golden[f"{case}_{part}"] for part in ("about", "ids", "logits"))
+        recipe = json.loads(str(about))
+        weights = draw(recipe["shapes"], recipe["seed"])
+        weights |= {name: weights[original] for name, original in recipe["tied"].items()}
+        (tmp_path / "config.json").write_text(json.dumps(recipe["fields"]))
+        (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps(weights, protocol=4))
+        return tmp_path, ids, logits
+
+    return make
+
+
 @pytest.fixture
 def write_gguf(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that turns transformers weights into a GGUF file with the names of the ``gguf`` package.
@@ -151,12 +200,15 @@ def write_gguf(tmp_path: Path) -> Callable[..., Path]:
         writer = gguf.GGUFWriter(file, architecture)
         writer.add_block_count(config.num_hidden_layers)
         writer.add_embedding_length(config.hidden_size)
-        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
         writer.add_head_count(config.num_attention_heads)
-        writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_context_length(config.max_position_embeddings)
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        writer.add_head_count_kv(getattr(config, "num_key_value_heads", config.num_attention_heads))
+        writer.add_context_length(getattr(config, "max_position_embeddings", config.hidden_size))
+        if hasattr(config, "rms_norm_eps"):
+            writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+            writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        else:
+            writer.add_layer_norm_eps(config.layer_norm_epsilon)
         if getattr(config, "head_dim", None):
             writer.add_key_length(config.head_dim)
         numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}

@@ -30,6 +30,7 @@ TEXTS = (
 OWN_NAMES = {
     "bloom": {"bloom/tokenizer.bloom_style_12k.json": "tokenizer.json"},
     "chatglm": {"chatglm/ice_text.approx.model": "ice_text.model"},
+    "gpt3": {"gpt/vocab.json": "vocab.json", "gpt/merges.txt": "merges.txt"},
     "opt": {"opt/vocab.json": "vocab.json", "gpt/merges.txt": "merges.txt"},
 }
 """Files of the shared folder that stand under another name or place than the family reads them from."""

@@ -1,0 +1,51 @@
+"""The gpt3 family: GPT-2 (OpenAI), PaddleNLP's GPT-2 and GPT-3, and the weights of the Chinese CPM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_run.core.registry.facts import FamilyCard
+from llm_run.core.registry.hookspecs import hookimpl
+
+from .config import SIZES, GptConfig
+from .sharding import llm_run_pipeline_split, llm_run_quantizable_layers, llm_run_sharding_map
+from .support import llm_run_capabilities
+from .tokenizer import llm_run_tokenizer
+from .weights import llm_run_weight_map
+
+if TYPE_CHECKING:
+    from llm_run.core.causal_lm import CausalLM
+
+__all__ = [
+    "llm_run_build_model",
+    "llm_run_capabilities",
+    "llm_run_family",
+    "llm_run_pipeline_split",
+    "llm_run_quantizable_layers",
+    "llm_run_sharding_map",
+    "llm_run_tokenizer",
+    "llm_run_weight_map",
+]
+
+
+@hookimpl
+def llm_run_family() -> FamilyCard:
+    return FamilyCard(
+        name="gpt3",
+        api_version=(1, 0),
+        config_class=GptConfig,
+        model_types=("gpt2", "gpt"),
+        architectures=(
+            "GPT2LMHeadModel", "GPT2Model", "GPTForCausalLM", "GPTLMHeadModel", "GPTForPretraining", "GPTModel",
+        ),
+        gguf_architectures=("gpt2",),
+        sizes=SIZES,
+        lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
+    )  # fmt: skip
+
+
+@hookimpl
+def llm_run_build_model(config: GptConfig) -> CausalLM:
+    from .model import GptForCausalLM  # imports Paddle
+
+    return GptForCausalLM(config)
