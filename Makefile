@@ -11,6 +11,7 @@ OUT := demo-output
 .venv/demo: pyproject.toml setup.py $(wildcard core/ops/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e ".[cpu,gguf]"
+	rm -rf llm_run.egg-info  # a stale copy here would hide new entry points
 	touch $@
 
 .venv/dev: .venv/demo

@@ -62,3 +62,12 @@ class CheckpointError(LlmRunError):
 
 class TrainingError(LlmRunError):
     """Training cannot go on (losses are not finite, the disk is full); the text says what was saved."""
+
+
+class DistributedError(LlmRunError):
+    """The ranks cannot go on together: one is gone, silent, or somewhere else; the text names it."""
+
+    def __init__(self, text: str, *, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(text)
+        self.ranks = ranks
+        """The ranks whose fault it is, as far as this one can tell."""

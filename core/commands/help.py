@@ -112,7 +112,9 @@ def _overview() -> Iterator[str]:
         "--family FAMILY": f"{families}; may be left out where the model directory says it",
         "--config FILE ...": "JSON or YAML with options; of several values the last one holds, flags last",
     } | {f"--{name}": text for name, text in SWITCHES.items()}
-    yield from aligned([(f"  {name}", text) for name, text in given.items()])
+    column = max(map(len, given)) + 4
+    for name, text in given.items():
+        yield from wrapped(text, first=f"  {name}".ljust(column))
     yield ""
     yield "Examples"
     yield from (f"  {line}" for line in EXAMPLES[""])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_run.core.cli import main
+from llm_run.core.registry.manager import installed
 
 HEAVY = ("paddle", "numpy", "matplotlib", "tokenizers", "sentencepiece", "tiktoken", "jinja2", "rich", "gguf", "torch")
 
@@ -63,7 +64,8 @@ def test_help_names_the_installed_families_and_fits_100_columns(capsys: pytest.C
         assert main(words) == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 105
     main(["--help"])
-    assert "llama, qwen" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert installed().families and all(name in said for name in installed().families)
 
 
 def test_help_on_a_task_shows_its_options_with_their_defaults_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +116,18 @@ def test_a_refusal_is_one_line_on_standard_error_and_status_2(
     captured = capsys.readouterr()
     assert captured.err == f"llm-run: {said}\n"
     assert captured.out == ""
+
+
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        (tmp_path / "missing" / "a.bin").open("wb")
+        return 0
+
+    monkeypatch.setattr("llm_run.core.commands.versions.print_version", refuse)
+    assert main(["--version"]) == 1
+    assert capsys.readouterr().err == f"llm-run: {tmp_path}/missing/a.bin: no such file or directory.\n"
 
 
 def test_traceback_shows_where_an_error_was_raised(capsys: pytest.CaptureFixture[str]) -> None:
