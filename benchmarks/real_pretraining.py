@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -20,11 +22,11 @@ from bigram import BigramModel
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-SEQUENCE = 256
+SEQUENCE, BATCH = 256, 4
 SHAPE = {
     "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 8,
     "max_position_embeddings": SEQUENCE, "rms_norm_eps": 1e-5, "vocab_size": 8192, "tie_word_embeddings": False,
-    "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 1,
+    "hidden_act": "silu", "initializer_range": 0.06, "bos_token_id": 0, "eos_token_id": 1,
 }  # fmt: skip
 MODELS = {
     "en": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 8, **SHAPE},
@@ -61,10 +63,10 @@ def pretrain(work: Path, steps: int) -> dict[str, float]:
     """Run pretraining and return the last logged values of ``metrics.jsonl``."""
     options = {
         "model_name_or_path": work / "model", "input_dir": work / "tokens", "output_dir": work / "run",
-        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": 8, "learning_rate": 2e-3,
+        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 3e-3,
         "min_learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": max(steps // 20, 1),
         "weight_decay": 0.1, "adam_beta2": 0.95, "logging_steps": 20, "save_strategy": "no",
-        "evaluation_strategy": "steps", "eval_steps": max(steps // 5, 1), "do_eval": "true",
+        "evaluation_strategy": "steps", "eval_steps": max(steps // 3, 1), "do_eval": "true",
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     run(BIN / "llm-run", "--task", "pretrain", "--overwrite_output_dir", *flags)
@@ -79,6 +81,12 @@ def bigram_loss(work: Path) -> float:
     vocab_size = MODELS["en"]["vocab_size"]
     train, dev = (np.fromfile(work / "tokens" / f"{name}.bin", dtype=np.uint16) for name in ("train", "dev"))
     return BigramModel(train.astype(np.int64), vocab_size).loss(dev[:-1].astype(np.int64), dev[1:].astype(np.int64))
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def sample(language: str, work: Path) -> None:
@@ -98,21 +106,26 @@ def main() -> None:
     parser.add_argument("language", choices=sorted(MODELS))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "pretrain")
     parser.add_argument("--work", type=Path, default=None, help="folder for everything made (default demo-output/…)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of the pretraining run")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the pretraining run, by a short trial")
+    parser.add_argument(
+        "--steps", type=int, help="its length in steps, where the machine is shared and time means little"
+    )
     arguments = parser.parse_args()
     work: Path = arguments.work or ROOT / "demo-output" / f"pretraining-{arguments.language}"
 
     prepare(arguments.language, arguments.data, work)
-    trial = pretrain(work, 60)
-    steps = int(arguments.minutes * 60 * trial["tokens_per_second"] / (8 * SEQUENCE))
-    start = time.monotonic()
+    steps = arguments.steps
+    if steps is None:
+        steps = int(arguments.minutes * 60 * pretrain(work, 60)["tokens_per_second"] / (BATCH * SEQUENCE))
+    start, busy = time.monotonic(), cpu_seconds()
     values = pretrain(work, steps)
-    minutes = (time.monotonic() - start) / 60
+    minutes, cpu_minutes = (time.monotonic() - start) / 60, (cpu_seconds() - busy) / 60
     sample(arguments.language, work)
     bigram = bigram_loss(work)
     verdict = "below" if values["eval_loss"] < bigram else "NOT BELOW"
     print(
-        f"{arguments.language}: {steps} steps in {minutes:.1f} min at {values['tokens_per_second']:.0f} tokens/s; "
+        f"{arguments.language}: {steps} steps, {steps * BATCH * SEQUENCE} tokens, in {minutes:.1f} min "
+        f"({cpu_minutes:.1f} min of CPU time on {os.cpu_count()} cores); "
         f"dev loss {values['eval_loss']:.4f}, {verdict} the bigram model's {bigram:.4f}"
     )
 
