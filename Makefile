@@ -35,7 +35,7 @@ demo-matrix: .venv/demo
 	$(RUN) matrix
 
 test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --matrix
 
 check: .venv/dev
 	$(BIN)/ruff check .
