@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .adamw import global_norm as global_norm
     from .alibi import alibi_slopes as alibi_slopes
     from .cross_entropy import linear_cross_entropy as linear_cross_entropy
+    from .cross_entropy import token_scores as token_scores
     from .feed_forward import gelu as gelu
     from .feed_forward import relu as relu
     from .feed_forward import swiglu as swiglu
@@ -46,6 +47,7 @@ _HOMES = {
     "rms_norm": "norm",
     "rotary_tables": "rotary",
     "swiglu": "feed_forward",
+    "token_scores": "cross_entropy",
 }
 
 __all__ = list(_HOMES)

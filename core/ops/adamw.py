@@ -73,8 +73,9 @@ def adamw_update(
 def global_norm(grads: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of all gradients together; not finite where one of them is not."""
     if uses_native("adamw", *grads):
-        sizes = np.array([grad.size for grad in grads], dtype=np.int64)
-        return math.sqrt(kernel("square_sum")(_pointers(grads).ctypes.data, sizes.ctypes.data, len(grads)))
+        # Both arrays must outlive the call: an address keeps nothing alive.
+        pointers, sizes = _pointers(grads), np.array([grad.size for grad in grads], dtype=np.int64)
+        return math.sqrt(kernel("square_sum")(pointers.ctypes.data, sizes.ctypes.data, len(grads)))
     with paddle.no_grad():
         squares = [grad.astype("float32").square().sum() for grad in grads]
         return math.sqrt(cast("float", paddle.add_n(squares).item())) if squares else 0.0

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..config.option import TRAINING
 from ..errors import PluginError, Problem
+from ..parallel.degrees import Shape, check_plan, fill_plan
 from .facts import ModelConfig, Support
 from .features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION, Feature
 
 if TYPE_CHECKING:
+    from ..launch.world import World
+    from ..parallel.plan import ParallelPlan
     from ..run import RunConfig
     from .family import Family
 
@@ -20,9 +24,9 @@ DEGREES = {
     "--sep_parallel_degree": "1",
     "--nproc_per_node": "1",
     "--nnodes": "1",
-    "--node_rank": "0",
-    "--master": "one machine",
     "--devices": "one of them",
+    "PADDLE_TRAINERS_NUM": "one process",
+    "SLURM_STEP_NUM_TASKS": "one task",
 }
 INSTEAD = {
     "--sharding": "no sharding",
@@ -64,19 +68,27 @@ def matrix(families: Iterable[Family]) -> dict[str, dict[str, Row]]:
     }
 
 
-def check(family: Family, model: ModelConfig, config: RunConfig) -> list[Problem]:
+def check(family: Family, model: ModelConfig, config: RunConfig, world: World) -> list[Problem]:
     """Return everything in a request that the variant does not support, each with the nearest plan that works.
 
     ``untested`` is not refused: it is what a person with a GPU may try.
     """
     supports = row(family, model)
+    plan = fill_plan(config.launch, world.size)
     problems = [
-        _refusal(name, key, value, supports[name]) for name, key, value in _asked(config) if _is_no(supports[name])
+        _refusal(name, key, value, supports[name])
+        for name, key, value in _asked(config, plan, world)
+        if _is_no(supports[name])
     ]
-    refused = {problem.key for problem in problems}
-    if refused & DEGREES.keys():
+    if {problem.key for problem in problems} & DEGREES.keys():
         return problems
-    return problems + _arithmetic(model, config)
+    if world.size > 1 and config.task not in TRAINING:
+        key, value = world.asked_by
+        reason = f"is not for --task {config.task}, which runs in one process"
+        return [*problems, Problem(key, value, reason, f"Use {DEGREES[key]}.")]
+    if config.task not in TRAINING:
+        return problems
+    return problems + check_plan(plan, world.size, world.asked_by, Shape.of(model, config))
 
 
 def _cell(family: Family, feature: Feature, declared: Support | None) -> Support:
@@ -99,26 +111,21 @@ def _refusal(feature: str, key: str, value: str, support: Support) -> Problem:
     return Problem(key, value, f"asks for {feature}, {because}", f"Use {(DEGREES | INSTEAD)[key]}.")
 
 
-def _asked(config: RunConfig) -> list[tuple[str, str, str]]:
+def _asked(config: RunConfig, plan: ParallelPlan, world: World) -> list[tuple[str, str, str]]:
     """Return the features that a request needs, with the option and value that ask for each."""
     launch, training = config.launch, config.training
     asked = [(config.task, "--task", f"'{config.task}'")]
     for feature, key, degree in (
-        ("tensor_parallel", "--tensor_parallel_degree", launch.tensor_parallel_degree),
-        ("pipeline_parallel", "--pipeline_parallel_degree", launch.pipeline_parallel_degree),
-        ("sep_parallel", "--sep_parallel_degree", launch.sep_parallel_degree),
-        ("data_parallel", "--nproc_per_node", launch.nproc_per_node),
-        ("data_parallel", "--nnodes", launch.nnodes),
-        ("data_parallel", "--node_rank", launch.node_rank + 1),
+        ("tensor_parallel", "--tensor_parallel_degree", plan.mp),
+        ("pipeline_parallel", "--pipeline_parallel_degree", plan.pp),
+        ("sep_parallel", "--sep_parallel_degree", plan.sep),
     ):
         if degree > 1:
             asked.append((feature, key, str(degree)))
-    if launch.master is not None:
-        asked.append(("data_parallel", "--master", launch.master))
-    if launch.devices is not None and len(launch.devices.split(",")) > 1:
-        asked.append(("data_parallel", "--devices", launch.devices))
+    if plan.dp > 1 and config.task in TRAINING:
+        asked.append(("data_parallel", *world.asked_by))
     for feature, key, is_asked in (
-        ("sequence_parallel", "--sequence_parallel", launch.sequence_parallel and launch.tensor_parallel_degree > 1),
+        ("sequence_parallel", "--sequence_parallel", plan.sequence_parallel),
         ("bfloat16", "--bf16", training.bf16),
         ("float16", "--fp16", training.fp16),
     ):
@@ -126,29 +133,6 @@ def _asked(config: RunConfig) -> list[tuple[str, str, str]]:
             asked.append((feature, key, "true"))
     if config.task == "generate" and config.decoding.decode_strategy == "beam_search":
         asked.append(("beam_search", "--decode_strategy", "beam_search"))
-    if launch.sharding and _world(config) > 1:
-        asked.append((f"sharding_{launch.sharding.split()[0]}", "--sharding", launch.sharding))
+    if plan.sharding_stage:
+        asked.append((f"sharding_stage{plan.sharding_stage}", "--sharding", launch.sharding))
     return asked
-
-
-def _world(config: RunConfig) -> int:
-    return config.launch.nproc_per_node * config.launch.nnodes
-
-
-def _arithmetic(model: ModelConfig, config: RunConfig) -> list[Problem]:
-    """Return what follows from numbers alone: how heads, layers and ranks divide."""
-    launch, problems = config.launch, []
-    tensor, stages = max(launch.tensor_parallel_degree, 1), max(launch.pipeline_parallel_degree, 1)
-    if model.num_heads % tensor:
-        nearest = max(degree for degree in range(1, tensor) if model.num_heads % degree == 0)
-        reason = f"does not divide the {model.num_heads} attention heads of the model"
-        problems.append(Problem("--tensor_parallel_degree", str(tensor), reason, f"Use {nearest}."))
-    if stages > model.num_layers:
-        reason = f"is more than the {model.num_layers} layers of the model"
-        problems.append(Problem("--pipeline_parallel_degree", str(stages), reason, f"Use at most {model.num_layers}."))
-    ranks = tensor * stages * max(launch.sep_parallel_degree, 1) * max(launch.sharding_parallel_degree, 1)
-    if _world(config) % ranks:
-        reason = f"is no multiple of {ranks}, the product of the parallel degrees"
-        remedy = f"Start {ranks} processes, or lower a degree."
-        problems.append(Problem("--nproc_per_node", f"{_world(config)} processes in all", reason, remedy))
-    return problems

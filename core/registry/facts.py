@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class ModelConfig(ABC):
     """The output head is the transposed input embedding."""
     init_std: float = 0.02
     """Standard deviation of freshly initialised matrices."""
+
+    @property
+    def drops_activations(self) -> bool:
+        """Whether training sets activations to 0 at random: a field that ends in ``dropout`` is above 0."""
+        return any(getattr(self, each.name) for each in fields(self) if each.name.endswith("dropout"))
 
     prefix_lm: ClassVar[bool] = False
     """The prompt of a sample sees itself both ways (prefix language model)."""
@@ -136,6 +141,9 @@ class ShardingRule:
     layout: Literal["plain", "q|k|v", "per_head", "gate|up", "kv_groups"] = "plain"
     """What lies side by side on the split axis: one matrix; three (q, k, v); q, k, v of each head in turn; two;
     or key/value heads, which are replicated where the degree exceeds their number."""
+    partial: bool = False
+    """Of ``replicate``: what the parameter is applied to is split, or what it makes goes into a split head directly
+    (norms of single heads; a projection before the head). Each rank then sees a summand of its gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,7 @@ class Piece:
     parameters: tuple[str, ...]
     """Name prefixes of its parameters; each parameter belongs to exactly one piece."""
     shares: str = ""
-    """The piece whose parameters it uses as well (a tied head names ``embed``)."""
+    """Name prefix of the parameters of another piece that it uses as well (a tied head: ``embed_tokens.``)."""
 
 
 @dataclass(frozen=True, slots=True)

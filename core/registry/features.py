@@ -65,7 +65,6 @@ NOT_IN_THIS_VERSION = frozenset(
     {
         "lora", "prefix_tuning", "dpo", "evaluate", "ptq", "gptq", "export", "merge_lora", "merge_shards", "serve",
         "paged_cache",
-        "data_parallel", "sharding_stage1", "sharding_stage2", "sharding_stage3",
         "tensor_parallel", "sequence_parallel", "pipeline_parallel", "sep_parallel",
         "weight_only_int8", "weight_only_int4", "a8w8",
     }

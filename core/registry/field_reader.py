@@ -57,6 +57,14 @@ class FieldReader:
             return default
         return value
 
+    def token_id(self, *names: str, vocab_size: int, default: int = REQUIRED) -> int:
+        """Return the id of a token of a vocabulary of ``vocab_size``."""
+        number = self.integer(*names, default=default, least=0)
+        if number >= vocab_size:
+            remedy = "Write the tokenizer's id there."
+            self._wrong(names, number, f"is not below vocab_size ({vocab_size})", remedy)
+        return number
+
     def only(self, *names: str, allowed: tuple[Any, ...], remedy: str) -> None:
         """Accept a field that changes the numbers only where its value is one of ``allowed``, or where it is absent."""
         value = self._get(names, None)
@@ -66,6 +74,10 @@ class FieldReader:
     def refuse(self, name: str, value: object, reason: str, remedy: str = "") -> None:
         """Note a problem that the family found itself."""
         self._wrong((name,), value, reason, remedy)
+
+    def has(self, name: str) -> bool:
+        """Whether a field is there, and not ``null``."""
+        return self._fields.get(name) is not None
 
     def check(self) -> None:
         """Raise if anything was wrong.

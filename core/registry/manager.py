@@ -88,6 +88,11 @@ def load_family(name: str) -> Family:
     return result
 
 
+def nearest_family(name: str) -> str | None:
+    """Return the installed family that a misspelt name most likely means, if any."""
+    return next(iter(get_close_matches(name, installed().families, n=1)), None)
+
+
 def find_family(fields: Mapping[str, Any]) -> Family:
     """Return the family that answers for a ``config.json``, by ``architectures`` and then by ``model_type``.
 
@@ -122,6 +127,9 @@ def _answering(loaded: list[Family], fields: Mapping[str, Any]) -> tuple[list[Fa
     if len(matches) > 1:
         fitting = [family for family in matches if set(family.card.telling_fields) <= fields.keys()]
         matches = [family for family in fitting if family.card.telling_fields] or fitting or matches
+    if len(matches) > 1 and not named:
+        # What says neither architectures nor a telling key is most likely the header of a GGUF file.
+        matches = [family for family in matches if model_type in family.card.gguf_architectures] or matches
     return matches, ", ".join(sorted(named)) or (str(model_type) if model_type else "")
 
 
@@ -155,10 +163,9 @@ def _unknown(name: str) -> LlmRunError:
     rejected = [entry for entry in installed().rejected if entry.source.name == name]
     if rejected:
         return PluginError("\n".join(f"{entry.source} {entry.reason}" for entry in rejected))
-    names = list(installed().families)
-    near = get_close_matches(name, names, n=1)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
-    remedy = f"{hint}Installed: {', '.join(names) or 'none'}."
+    near = nearest_family(name)
+    hint = f"Did you mean '{near}'? " if near else ""
+    remedy = f"{hint}Installed: {', '.join(installed().families) or 'none'}."
     return RefusedError(Problem("--family", f"'{name}'", "is not installed", remedy))
 
 

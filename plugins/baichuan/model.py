@@ -3,14 +3,14 @@ V vocabulary."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import paddle
 from paddle import nn
 
-from llm_run.core.causal_lm import BlockContext, CausalLM
-from llm_run.core.ops import alibi_slopes, apply_rotary, attention, rms_norm, rotary_tables, swiglu
+from llm_run.core.causal_lm import BlockContext
+from llm_run.core.layers import PlainDecoder, PreNormBlock, RmsNorm, SwigluFeedForward, linear, residual_std
+from llm_run.core.ops import alibi_slopes, apply_rotary, attention, rotary_tables
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -31,8 +31,8 @@ class Attention(nn.Layer):
         super().__init__()
         self.head_dim, size, std = config.head_dim, config.hidden_size, config.init_std
         self.slopes_N = alibi_slopes(config.num_heads) if config.rotary is None else None
-        self.q_proj, self.k_proj, self.v_proj = (_linear(size, size, std) for _ in range(3))
-        self.o_proj = _linear(size, size, _residual_std(config))
+        self.q_proj, self.k_proj, self.v_proj = (linear(size, size, std, bias=False) for _ in range(3))
+        self.o_proj = linear(size, size, residual_std(config), bias=False)
 
     def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None) -> Tensor:
         q_BSND, k_BSND, v_BSND = (
@@ -49,98 +49,35 @@ class Attention(nn.Layer):
         return out_BSH
 
 
-class FeedForward(nn.Layer):
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
-
-    def __init__(self, config: BaichuanConfig) -> None:
-        super().__init__()
-        self.gate_proj = _linear(config.hidden_size, config.ffn_size, config.init_std)
-        self.up_proj = _linear(config.hidden_size, config.ffn_size, config.init_std)
-        self.down_proj = _linear(config.ffn_size, config.hidden_size, _residual_std(config))
-
-    def forward(self, x_BSH: Tensor) -> Tensor:
-        out_BSH: Tensor = self.down_proj(swiglu(self.gate_proj(x_BSH), self.up_proj(x_BSH)))
-        return out_BSH
+def _block(config: BaichuanConfig) -> PreNormBlock:
+    return PreNormBlock(
+        RmsNorm(config.hidden_size, config.norm_eps), Attention(config),
+        RmsNorm(config.hidden_size, config.norm_eps), SwigluFeedForward(config),
+    )  # fmt: skip
 
 
-class Block(nn.Layer):
-    """Attention, then feed-forward, each on the normalised residual stream and added to it."""
-
-    def __init__(self, config: BaichuanConfig) -> None:
-        super().__init__()
-        self.attention_norm = RmsNorm(config)
-        self.attention = Attention(config)
-        self.ffn_norm = RmsNorm(config)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None = None) -> Tensor:
-        x_BSH = x_BSH + self.attention(self.attention_norm(x_BSH), context, cache)
-        x_BSH = x_BSH + self.feed_forward(self.ffn_norm(x_BSH))
-        return x_BSH
-
-
-class BaichuanForCausalLM(CausalLM):
+class BaichuanForCausalLM(PlainDecoder):
     """Embedding, blocks, norm, head."""
 
     config: BaichuanConfig
 
     def __init__(self, config: BaichuanConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=_normal(config.init_std))
-        self.blocks = nn.LayerList([Block(config) for _ in range(config.num_layers)])
-        self.norm = RmsNorm(config)
-        self.lm_head = _linear(config.hidden_size, config.vocab_size, config.init_std)
-
-    def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:
-        hidden_BSH: Tensor = self.embed_tokens(input_ids_BS)
-        return hidden_BSH
+        super().__init__(config, lambda: _block(config), RmsNorm(config.hidden_size, config.norm_eps))
 
     def context(self, positions: Tensor, mask: AttentionMask) -> BlockContext:
         rotary = self.config.rotary
         return BlockContext(mask, rotary=() if rotary is None else rotary_tables(rotary, positions))
 
-    def finish(self, hidden_BSH: Tensor) -> Tensor:
-        out_BSH: Tensor = self.norm(hidden_BSH)
-        return out_BSH
-
     def head(self, hidden_BSH: Tensor) -> Tensor:
-        logits_BSV: Tensor
         if not self.config.norm_head:
-            logits_BSV = self.lm_head(hidden_BSH)
-            return logits_BSV
+            return super().head(hidden_BSH)
         # In training as well: only then is what was learnt what is used later (arXiv:2309.10305, section 2.2). On CPU,
         # sums by a matrix product and scaled weights take 0.35 s where Paddle's own sums and scaled logits take 0.92 s.
         weight_HV = self.lm_head.weight
         squares_1V = paddle.matmul(paddle.ones([1, weight_HV.shape[0]], dtype=weight_HV.dtype), weight_HV.square())
-        logits_BSV = paddle.matmul(hidden_BSH, weight_HV * squares_1V.clip(min=SMALLEST_SQUARE).rsqrt())
+        logits_BSV: Tensor = paddle.matmul(hidden_BSH, weight_HV * squares_1V.clip(min=SMALLEST_SQUARE).rsqrt())
         return logits_BSV
 
 
 SMALLEST_SQUARE = 1e-24
 """Of a row's length: an empty row gives logits of 0 and no NaN."""
-
-
-class RmsNorm(nn.Layer):
-    """A learned scale on the normalised hidden state."""
-
-    def __init__(self, config: BaichuanConfig) -> None:
-        super().__init__()
-        self.eps = config.norm_eps
-        self.weight = self.create_parameter([config.hidden_size], default_initializer=nn.initializer.Constant(1.0))
-
-    def forward(self, x_BSH: Tensor) -> Tensor:
-        return rms_norm(x_BSH, self.weight, eps=self.eps)
-
-
-def _linear(in_size: int, out_size: int, std: float) -> nn.Linear:
-    return nn.Linear(in_size, out_size, weight_attr=_normal(std), bias_attr=False)
-
-
-def _normal(std: float) -> paddle.ParamAttr:
-    return paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, std))
-
-
-def _residual_std(config: BaichuanConfig) -> float:
-    """Two matrices a block write to the residual stream: its variance stays that of one at any depth (GPT-2)."""
-    return config.init_std / math.sqrt(2 * config.num_layers)

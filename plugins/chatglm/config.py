@@ -56,7 +56,10 @@ class ChatGlmConfig(ModelConfig):
         if hidden_size % (4 * num_heads):
             read.refuse("num_attention_heads", num_heads, f"times 4 does not divide hidden_size ({hidden_size})")
         vocab_size = read.integer("vocab_size")
-        ids = {name: _token_id(read, name, default, vocab_size) for name, default in DEFAULT_IDS.items()}
+        ids = {
+            name: read.token_id(FIELDS[name], vocab_size=vocab_size, default=number)
+            for name, number in DEFAULT_IDS.items()
+        }
         config: dict[str, Any] = dict(
             num_layers=read.integer("num_layers", "num_hidden_layers", default=28),
             ffn_size=read.integer("inner_hidden_size", default=4 * hidden_size),
@@ -84,11 +87,7 @@ class ChatGlmConfig(ModelConfig):
             "initializer_range": self.init_std,
             "position_encoding_2d": True,
             "tie_word_embeddings": True,
-            "mask_token_id": self.mask_id,
-            "gmask_token_id": self.gmask_id,
-            "bos_token_id": self.bos_id,
-            "eos_token_id": self.eos_id,
-            "pad_token_id": self.pad_id,
+            **{field: getattr(self, name) for name, field in FIELDS.items()},
         }
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> ChatGlmConfig:
@@ -96,22 +95,16 @@ class ChatGlmConfig(ModelConfig):
         return replace(self, **{name: number for name, number in ids.items() if number is not None})
 
     def positions(self, ids_BS: np.ndarray, segments_BS: np.ndarray, prefix_BS: np.ndarray | None) -> np.ndarray:
-        from .positions import number_tokens
+        from llm_run.core.ops.block_positions import block_positions  # imports numpy
 
-        return number_tokens(self, ids_BS, segments_BS, prefix_BS)
+        blanks = ((self.gmask_id,), (self.mask_id,))
+        return block_positions(ids_BS, segments_BS, prefix_BS, opening_id=self.bos_id, blank_ids=blanks)
 
 
 TOKENS = {"mask_id": "[MASK]", "gmask_id": "[gMASK]", "bos_id": "<sop>", "eos_id": "<eop>", "pad_id": "<pad>"}
+FIELDS = {name: f"{name.removesuffix('_id')}_token_id" for name in TOKENS}
 DEFAULT_IDS = {"mask_id": 130000, "gmask_id": 130001, "bos_id": 130004, "eos_id": 130005, "pad_id": 3}
 """Of chatglm-6b: PaddleNLP leaves out what is default."""
-
-
-def _token_id(read: FieldReader, name: str, default: int, vocab_size: int) -> int:
-    field = f"{name.removesuffix('_id')}_token_id"
-    number = read.integer(field, default=default)
-    if number >= vocab_size:
-        read.refuse(field, number, f"is not below vocab_size ({vocab_size})", "Write the tokenizer's id there.")
-    return number
 
 
 def _chatglm(

@@ -4,14 +4,15 @@ V vocabulary."""
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paddle
 from paddle import nn
 
-from llm_run.core.causal_lm import BlockContext, CausalLM
-from llm_run.core.ops import apply_rotary, attention, gelu, layer_norm, rotary_tables
+from llm_run.core.causal_lm import BlockContext
+from llm_run.core.layers import LayerNorm, PlainDecoder
+from llm_run.core.ops import apply_rotary, attention, gelu, rotary_tables
+from llm_run.core.ops.block_positions import without_opening
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -40,7 +41,7 @@ class Attention(nn.Layer):
 
     def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None) -> Tensor:
         q_BSND, k_BSND, v_BSND = (
-            projection(x_BSH).reshape([*x_BSH.shape[:2], -1, self.head_dim])
+            projection(x_BSH).reshape([0, 0, -1, self.head_dim])
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q_BSND, k_BSND = _rotate(q_BSND, context.rotary), _rotate(k_BSND, context.rotary)
@@ -72,9 +73,9 @@ class Block(nn.Layer):
     def __init__(self, config: ChatGlmConfig) -> None:
         super().__init__()
         self.alpha = math.sqrt(2 * config.num_layers)
-        self.attention_norm = LayerNorm(config)
+        self.attention_norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = LayerNorm(config)
+        self.ffn_norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None = None) -> Tensor:
@@ -84,69 +85,25 @@ class Block(nn.Layer):
         return out_BSH
 
 
-class ChatGlmForCausalLM(CausalLM):
+class ChatGlmForCausalLM(PlainDecoder):
     """Embedding, blocks, norm; the head is the embedding."""
 
     config: ChatGlmConfig
 
     def __init__(self, config: ChatGlmConfig) -> None:
-        super().__init__()
-        self.config = config
-        normal = nn.initializer.Normal(0.0, config.init_std)
-        self.embed_tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=normal)
-        )
-        self.blocks = nn.LayerList([Block(config) for _ in range(config.num_layers)])
-        self.norm = LayerNorm(config)
-
-    def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:
-        hidden_BSH: Tensor = self.embed_tokens(input_ids_BS)
-        return hidden_BSH
+        super().__init__(config, lambda: Block(config), LayerNorm(config.hidden_size, config.norm_eps))
 
     def context(self, positions: Tensor, mask: AttentionMask) -> BlockContext:
         tables = [
             rotary_tables(self.config.rotary, positions[:, row], num_tokens=self.config.max_positions) for row in (0, 1)
         ]
-        return BlockContext(_without_opening(mask, positions[:, 1]), rotary=(*tables[0], *tables[1]))
-
-    def finish(self, hidden_BSH: Tensor) -> Tensor:
-        out_BSH: Tensor = self.norm(hidden_BSH)
-        return out_BSH
-
-    def head(self, hidden_BSH: Tensor) -> Tensor:
-        logits_BSV: Tensor = paddle.matmul(hidden_BSH, self.embed_tokens.weight, transpose_y=True)
-        return logits_BSV
-
-
-class LayerNorm(nn.Layer):
-    """A learned scale and offset on the normalised hidden state."""
-
-    def __init__(self, config: ChatGlmConfig) -> None:
-        super().__init__()
-        self.eps = config.norm_eps
-        self.weight = self.create_parameter([config.hidden_size], default_initializer=nn.initializer.Constant(1.0))
-        self.bias = self.create_parameter([config.hidden_size], is_bias=True)
-
-    def forward(self, x_BSH: Tensor) -> Tensor:
-        return layer_norm(x_BSH, self.weight, self.bias, eps=self.eps)
+        return BlockContext(without_opening(mask, positions[:, 1]), rotary=(*tables[0], *tables[1]))
 
 
 def _rotate(x_BSND: Tensor, rotary: tuple[Tensor, ...]) -> Tensor:
     first, second = x_BSND.chunk(2, axis=-1)
     halves = [apply_rotary(first, rotary[:2], style="half"), apply_rotary(second, rotary[2:], style="half")]
     return paddle.concat(halves, axis=-1)
-
-
-def _without_opening(mask: AttentionMask, blocks_BS: Tensor) -> AttentionMask:
-    """Keep only the context in the mask's prefix: a prompt ends in ``<sop>``, which it does not see.
-
-    Keys before the last S need no care: all that stands behind a prompt sees the whole of it anyway.
-    """
-    if mask.prefix_BT is None:
-        return mask
-    before = mask.prefix_BT.shape[1] - blocks_BS.shape[1]
-    context_BS = mask.prefix_BT[:, before:] & (blocks_BS == 0)
-    return replace(mask, prefix_BT=paddle.concat([mask.prefix_BT[:, :before], context_BS], axis=1))
 
 
 def _linear(in_size: int, out_size: int, gain: float) -> nn.Linear:

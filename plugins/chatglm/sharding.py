@@ -35,7 +35,7 @@ def llm_run_pipeline_split(config: ChatGlmConfig) -> tuple[Piece, ...]:
         Piece("embed", ("embed_tokens.",)),
         *(Piece(f"blocks.{index}", (f"blocks.{index}.",)) for index in range(config.num_layers)),
         Piece("finish", ("norm.",)),
-        Piece("head", (), shares="embed"),
+        Piece("head", (), shares="embed_tokens."),
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_run.core.registry.facts import WeightMap, WeightRule
+from llm_run.core.registry.facts import WeightMap
 from llm_run.core.registry.hookspecs import hookimpl
+from llm_run.core.registry.weight_rules import BOTH, fused, renamed
 
 if TYPE_CHECKING:
     from llm_run.core.registry.facts import Layout
 
     from .config import ChatGlmConfig
 
+QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 LINEARS = {
     "attention.o_proj": "attention.dense",
     "feed_forward.up_proj": "mlp.dense_h_to_4h",
@@ -28,27 +30,15 @@ def llm_run_weight_map(config: ChatGlmConfig, layout: Layout) -> WeightMap | Non
     is_hf = layout == "hf"
     top = "transformer." if is_hf else "chatglm.transformer."
     ours, theirs = "blocks.{i}.", f"{top}layers.{{i}}."
-    embedding = f"{top}word_embeddings.weight"
-    rules = [WeightRule(("embed_tokens.weight",), (embedding,))]
-    for part in ("weight", "bias"):
-        transpose = is_hf and part == "weight"
-        rules.append(
-            WeightRule(
-                tuple(f"{ours}attention.{name}_proj.{part}" for name in "qkv"),
-                (f"{theirs}attention.query_key_value.{part}",),
-                transpose=transpose, interleave=(config.num_heads, 3),
-            )
-        )  # fmt: skip
-        rules += [
-            WeightRule((f"{ours}{name}.{part}",), (f"{theirs}{foreign}.{part}",), transpose=transpose)
-            for name, foreign in LINEARS.items()
-        ]
-        rules += [
-            WeightRule((f"{ours}{name}.{part}",), (f"{theirs}{foreign}.{part}",)) for name, foreign in NORMS.items()
-        ]
-        rules.append(WeightRule((f"norm.{part}",), (f"{top}final_layernorm.{part}",)))
+    heads, qkv = (config.num_heads, 3), f"{theirs}attention.query_key_value"
     return WeightMap(
-        rules=tuple(rules),
+        rules=(
+            *renamed({"embed_tokens": f"{top}word_embeddings"}),
+            *fused([f"{ours}{name}" for name in QKV], qkv, parts=BOTH, transpose=is_hf, interleave=heads),
+            *renamed(LINEARS, ours=ours, theirs=theirs, parts=BOTH, transpose=is_hf),
+            *renamed(NORMS, ours=ours, theirs=theirs, parts=BOTH),
+            *renamed({"norm": f"{top}final_layernorm"}, parts=BOTH),
+        ),
         ignore=(r".*rotary_emb(eddings)?\.inv_freq",),
-        tied={"lm_head.weight" if is_hf else "lm_head.decoder_weight": embedding},
+        tied={"lm_head.weight" if is_hf else "lm_head.decoder_weight": f"{top}word_embeddings.weight"},
     )

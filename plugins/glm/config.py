@@ -61,7 +61,7 @@ class GlmConfig(ModelConfig):
             max_positions=read.integer("max_sequence_length"),
             norm_eps=read.number("layernorm_epsilon", default=1e-5),
             init_std=read.number("initializer_range", default=0.02),
-            **{f"{part}_dropout": _share(fields, read, f"{part}_dropout_prob") for part in DROPOUTS},
+            **{f"{part}_dropout": read.share(f"{part}_dropout_prob", default=0.0) for part in DROPOUTS},
         )
         read.check()
         return cls(
@@ -96,9 +96,10 @@ class GlmConfig(ModelConfig):
         return self if sop_id is None or not known else replace(self, sop_id=sop_id, blank_ids=known)
 
     def positions(self, ids_BS: np.ndarray, segments_BS: np.ndarray, prefix_BS: np.ndarray | None) -> np.ndarray:
-        from .positions import number_tokens
+        from llm_run.core.ops.block_positions import block_positions  # imports numpy
 
-        return number_tokens(self, ids_BS, segments_BS, prefix_BS)
+        blanks = (self.blank_ids,)
+        return block_positions(ids_BS, segments_BS, prefix_BS, opening_id=self.sop_id, blank_ids=blanks)
 
 
 DROPOUTS = ("embedding", "attention", "output")
@@ -113,14 +114,6 @@ def _special_ids(fields: Mapping[str, Any], read: FieldReader, vocab_size: int) 
         read.refuse("sop_token_id, blank_token_ids", ids, f"are not ids of a vocabulary of {vocab_size}", remedy)
         return 0, ()
     return ids[0], tuple(ids[1:])
-
-
-def _share(fields: Mapping[str, Any], read: FieldReader, name: str) -> float:
-    value = fields.get(name) or 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        read.refuse(name, value, "is not a share from 0 up to 1")
-        return 0.0
-    return float(value)
 
 
 def _glm(vocab: int, hidden: int, layers: int, heads: int, positions: int, **more: Any) -> GlmConfig:

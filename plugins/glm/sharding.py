@@ -37,7 +37,7 @@ def llm_run_pipeline_split(config: GlmConfig) -> tuple[Piece, ...]:
         Piece("embed", ("embed_tokens.", "embed_positions.", "embed_block_positions.")),
         *(Piece(f"blocks.{index}", (f"blocks.{index}.",)) for index in range(config.num_layers)),
         Piece("finish", ("norm.",)),
-        Piece("head", (), shares="embed"),
+        Piece("head", (), shares="embed_tokens."),
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_run.core.registry.facts import WeightMap, WeightRule
+from llm_run.core.registry.facts import WeightMap
 from llm_run.core.registry.hookspecs import hookimpl
+from llm_run.core.registry.weight_rules import BOTH, fused, renamed
 
 if TYPE_CHECKING:
     from llm_run.core.registry.facts import Layout
 
 TOP = "glm."
+QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 LINEARS = {
     "attention.o_proj": "attention.dense",
     "feed_forward.up_proj": "mlp.dense_h_to_4h",
@@ -33,22 +35,14 @@ def llm_run_weight_map(layout: Layout) -> WeightMap | None:
     if layout == "gguf":
         return None
     ours, theirs = "blocks.{i}.", f"{TOP}transformer.layers.{{i}}."
-    rules = [WeightRule((f"{name}.weight",), (f"{TOP}{foreign}.weight",)) for name, foreign in EMBEDDINGS.items()]
-    for part in ("weight", "bias"):
-        transpose = layout == "hf" and part == "weight"
-        rules.append(
-            WeightRule(
-                tuple(f"{ours}attention.{name}_proj.{part}" for name in "qkv"),
-                (f"{theirs}attention.query_key_value.{part}",),
-                transpose=transpose,
-            )
-        )
-        rules += [
-            WeightRule((f"{ours}{name}.{part}",), (f"{theirs}{foreign}.{part}",), transpose=transpose)
-            for name, foreign in LINEARS.items()
-        ]
-        rules += [
-            WeightRule((f"{ours}{name}.{part}",), (f"{theirs}{foreign}.{part}",)) for name, foreign in NORMS.items()
-        ]
-        rules.append(WeightRule((f"norm.{part}",), (f"{TOP}transformer.final_layernorm.{part}",)))
-    return WeightMap(rules=tuple(rules), optional_prefix=TOP)
+    transpose, qkv = layout == "hf", [f"{ours}{name}" for name in QKV]
+    return WeightMap(
+        rules=(
+            *renamed(EMBEDDINGS, theirs=TOP),
+            *fused(qkv, f"{theirs}attention.query_key_value", parts=BOTH, transpose=transpose),
+            *renamed(LINEARS, ours=ours, theirs=theirs, parts=BOTH, transpose=transpose),
+            *renamed(NORMS, ours=ours, theirs=theirs, parts=BOTH),
+            *renamed({"norm": "transformer.final_layernorm"}, theirs=TOP, parts=BOTH),
+        ),
+        optional_prefix=TOP,
+    )

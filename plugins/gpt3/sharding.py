@@ -38,7 +38,7 @@ def llm_run_pipeline_split(config: GptConfig) -> tuple[Piece, ...]:
         Piece("embed", ("embed_tokens.", "embed_positions.")),
         *(Piece(f"blocks.{index}", (f"blocks.{index}.",)) for index in range(config.num_layers)),
         Piece("finish", ("norm.",)),
-        Piece("head", () if tied else ("lm_head.",), shares="embed" if tied else ""),
+        Piece("head", () if tied else ("lm_head.",), shares="embed_tokens." if tied else ""),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from llm_run.core.ops.rotary_spec import RotaryScaling, RotarySpec
 from llm_run.core.registry.facts import ModelConfig
 from llm_run.core.registry.field_reader import FieldReader
+from llm_run.core.registry.usual_fields import read_grouped_heads, read_shape, size_row, usual_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,51 +38,24 @@ class LlamaConfig(ModelConfig):
         )
         read.only("num_local_experts", allowed=(0,), remedy="A llama here has one feed-forward part, no experts.")
         # pretraining_tp only reorders sums in an old transformers release, so it is not read.
-        hidden_size = read.integer("hidden_size", "n_embd")
-        num_heads = read.integer("num_attention_heads", "n_head")
-        num_kv_heads = read.integer("num_key_value_heads", default=num_heads)
-        if num_heads % num_kv_heads:
-            read.refuse("num_key_value_heads", num_kv_heads, f"does not divide num_attention_heads ({num_heads})")
-        if fields.get("head_dim") is None and hidden_size % num_heads:
-            read.refuse("num_attention_heads", num_heads, f"does not divide hidden_size ({hidden_size})")
-        head_dim = read.integer("head_dim", default=max(1, hidden_size // num_heads))
-        config: dict[str, Any] = dict(
-            vocab_size=read.integer("vocab_size"),
-            num_layers=read.integer("num_hidden_layers", "n_layer"),
-            ffn_size=read.integer("intermediate_size", "n_inner"),
-            max_positions=read.integer("max_position_embeddings", "n_positions", default=2048),
-            tie_embeddings=read.flag("tie_word_embeddings", default=False),
-            init_std=read.number("initializer_range", default=0.02),
+        shape = read_shape(read, positions=("max_position_embeddings", "n_positions"), default_positions=2048)
+        shape = read_grouped_heads(read, shape) | dict(
             norm_eps=read.number("rms_norm_eps", default=1e-6),
             attention_bias=read.flag("attention_bias", default=False),
             mlp_bias=read.flag("mlp_bias", default=False),
         )
-        _refuse_sliding_window(read, fields, config["max_positions"])
+        _refuse_sliding_window(read, fields, shape["max_positions"])
         read.check()
-        return cls(
-            hidden_size=hidden_size,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            rotary=RotarySpec.from_fields(fields, head_dim),
-            **config,
-        )
+        return cls(**shape, rotary=RotarySpec.from_fields(fields, shape["head_dim"]))
 
     def to_fields(self) -> dict[str, Any]:
         return {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.ffn_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
+            **usual_fields(self),
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "max_position_embeddings": self.max_positions,
-            "tie_word_embeddings": self.tie_embeddings,
-            "initializer_range": self.init_std,
             "rms_norm_eps": self.norm_eps,
             "attention_bias": self.attention_bias,
             "mlp_bias": self.mlp_bias,
@@ -98,15 +72,12 @@ def _refuse_sliding_window(read: FieldReader, fields: Mapping[str, Any], max_pos
 
 
 def _llama(
-    vocab: int, hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, positions: int, *,
-    eps: float = 1e-5, base: float = 10000.0, scaling: RotaryScaling | None = None, **more: Any,
-) -> LlamaConfig:  # fmt: skip
-    head_dim = hidden // heads
-    return LlamaConfig(
-        vocab_size=vocab, hidden_size=hidden, num_layers=layers, num_heads=heads, num_kv_heads=kv_heads,
-        head_dim=head_dim, ffn_size=ffn, max_positions=positions, norm_eps=eps,
-        rotary=RotarySpec(head_dim, base, scaling=scaling), **more,
-    )  # fmt: skip
+    *row: int, eps: float = 1e-5, base: float = 10000.0, scaling: RotaryScaling | None = None, **more: Any
+) -> LlamaConfig:
+    """Return a size: vocabulary, hidden size, layers, heads, key/value heads, feed-forward size, positions."""
+    shape = size_row(*row)
+    rotary = RotarySpec(shape["head_dim"], base, scaling=scaling)
+    return LlamaConfig(**shape, norm_eps=eps, rotary=rotary, **more)
 
 
 def _stretched(factor: float, original: int = 8192) -> RotaryScaling:

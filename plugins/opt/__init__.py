@@ -8,24 +8,15 @@ from llm_run.core.registry.facts import FamilyCard
 from llm_run.core.registry.hookspecs import hookimpl
 
 from .config import SIZES, OptConfig
-from .sharding import llm_run_pipeline_split, llm_run_quantizable_layers, llm_run_sharding_map
-from .support import llm_run_capabilities
-from .tokenizer import llm_run_tokenizer
-from .weights import llm_run_weight_map
+from .sharding import llm_run_pipeline_split as llm_run_pipeline_split
+from .sharding import llm_run_quantizable_layers as llm_run_quantizable_layers
+from .sharding import llm_run_sharding_map as llm_run_sharding_map
+from .support import llm_run_capabilities as llm_run_capabilities
+from .tokenizer import llm_run_tokenizer as llm_run_tokenizer
+from .weights import llm_run_weight_map as llm_run_weight_map
 
 if TYPE_CHECKING:
     from llm_run.core.causal_lm import CausalLM
-
-__all__ = [
-    "llm_run_build_model",
-    "llm_run_capabilities",
-    "llm_run_family",
-    "llm_run_pipeline_split",
-    "llm_run_quantizable_layers",
-    "llm_run_sharding_map",
-    "llm_run_tokenizer",
-    "llm_run_weight_map",
-]
 
 
 @hookimpl

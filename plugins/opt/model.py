@@ -3,15 +3,14 @@ the embedding, V vocabulary."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from llm_run.core.causal_lm import BlockContext, CausalLM
-from llm_run.core.ops import attention, layer_norm, relu
+from llm_run.core.causal_lm import BlockContext
+from llm_run.core.layers import Decoder, LayerNorm, embedding, linear, residual_std
+from llm_run.core.ops import attention, relu
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -34,13 +33,13 @@ class Attention(nn.Layer):
         super().__init__()
         self.head_dim, self.dropout = config.head_dim, config.attention_dropout
         self.q_proj, self.k_proj, self.v_proj = (
-            _linear(config.hidden_size, config.hidden_size, config.init_std) for _ in range(3)
+            linear(config.hidden_size, config.hidden_size, config.init_std) for _ in range(3)
         )
-        self.o_proj = _linear(config.hidden_size, config.hidden_size, _residual_std(config))
+        self.o_proj = linear(config.hidden_size, config.hidden_size, residual_std(config))
 
     def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None) -> Tensor:
         q_BSND, k_BSND, v_BSND = (
-            projection(x_BSH).reshape([*x_BSH.shape[:2], -1, self.head_dim])
+            projection(x_BSH).reshape([0, 0, -1, self.head_dim])
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if cache is not None:
@@ -55,8 +54,8 @@ class FeedForward(nn.Layer):
 
     def __init__(self, config: OptConfig) -> None:
         super().__init__()
-        self.up_proj = _linear(config.hidden_size, config.ffn_size, config.init_std)
-        self.down_proj = _linear(config.ffn_size, config.hidden_size, _residual_std(config))
+        self.up_proj = linear(config.hidden_size, config.ffn_size, config.init_std)
+        self.down_proj = linear(config.ffn_size, config.hidden_size, residual_std(config))
 
     def forward(self, x_BSH: Tensor) -> Tensor:
         out_BSH: Tensor = self.down_proj(relu(self.up_proj(x_BSH)))
@@ -72,9 +71,9 @@ class Block(nn.Layer):
     def __init__(self, config: OptConfig) -> None:
         super().__init__()
         self.is_pre_norm, self.dropout = config.is_pre_norm, config.output_dropout
-        self.attention_norm = LayerNorm(config)
+        self.attention_norm = LayerNorm(config.hidden_size, NORM_EPS)
         self.attention = Attention(config)
-        self.ffn_norm = LayerNorm(config)
+        self.ffn_norm = LayerNorm(config.hidden_size, NORM_EPS)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x_BSH: Tensor, context: BlockContext, cache: LayerCache | None = None) -> Tensor:
@@ -89,7 +88,7 @@ class Block(nn.Layer):
         return F.dropout(x_BSH, self.dropout, training=self.training) if self.dropout else x_BSH
 
 
-class OptForCausalLM(CausalLM):
+class OptForCausalLM(Decoder):
     """Embeddings of tokens and positions, blocks, norm; the head is the token embedding, or has a matrix of its own.
 
     The embeddings have no dropout (section 2.2 of the paper).
@@ -101,16 +100,16 @@ class OptForCausalLM(CausalLM):
         super().__init__()
         self.config = config
         width, hidden, std = config.word_size, config.hidden_size, config.init_std
-        self.embed_tokens = nn.Embedding(config.vocab_size, width, weight_attr=_normal(std))
-        self.embed_positions = nn.Embedding(config.max_positions + OFFSET, hidden, weight_attr=_normal(std))
+        self.embed_tokens = embedding(config.vocab_size, width, std)
+        self.embed_positions = embedding(config.max_positions + OFFSET, hidden, std)
         if config.has_projections:
-            self.project_in = nn.Linear(width, hidden, weight_attr=_normal(std), bias_attr=False)
-            self.project_out = nn.Linear(hidden, width, weight_attr=_normal(std), bias_attr=False)
+            self.project_in = linear(width, hidden, std, bias=False)
+            self.project_out = linear(hidden, width, std, bias=False)
         self.blocks = nn.LayerList([Block(config) for _ in range(config.num_layers)])
         if config.is_pre_norm:
-            self.norm = LayerNorm(config)
+            self.norm = LayerNorm(config.hidden_size, NORM_EPS)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(width, config.vocab_size, weight_attr=_normal(std), bias_attr=False)
+            self.lm_head = linear(width, config.vocab_size, std, bias=False)
 
     def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:
         words_BSW = self.embed_tokens(input_ids_BS)
@@ -122,39 +121,7 @@ class OptForCausalLM(CausalLM):
         return BlockContext(mask)
 
     def finish(self, hidden_BSH: Tensor) -> Tensor:
-        out_BSH: Tensor = self.norm(hidden_BSH) if self.config.is_pre_norm else hidden_BSH
-        return out_BSH
+        return super().finish(hidden_BSH) if self.config.is_pre_norm else hidden_BSH
 
     def head(self, hidden_BSH: Tensor) -> Tensor:
-        out_BSW = self.project_out(hidden_BSH) if self.config.has_projections else hidden_BSH
-        logits_BSV: Tensor = (
-            paddle.matmul(out_BSW, self.embed_tokens.weight, transpose_y=True)
-            if self.config.tie_embeddings
-            else self.lm_head(out_BSW)
-        )
-        return logits_BSV
-
-
-class LayerNorm(nn.Layer):
-    """A learned scale and offset on the normalised hidden state."""
-
-    def __init__(self, config: OptConfig) -> None:
-        super().__init__()
-        self.weight = self.create_parameter([config.hidden_size], default_initializer=nn.initializer.Constant(1.0))
-        self.bias = self.create_parameter([config.hidden_size], is_bias=True)
-
-    def forward(self, x_BSH: Tensor) -> Tensor:
-        return layer_norm(x_BSH, self.weight, self.bias, eps=NORM_EPS)
-
-
-def _linear(in_size: int, out_size: int, std: float) -> nn.Linear:
-    return nn.Linear(in_size, out_size, weight_attr=_normal(std))
-
-
-def _normal(std: float) -> paddle.ParamAttr:
-    return paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, std))
-
-
-def _residual_std(config: OptConfig) -> float:
-    """Two matrices a block write to the residual stream: its variance stays that of one at any depth (GPT-2)."""
-    return config.init_std / math.sqrt(2 * config.num_layers)
+        return super().head(self.project_out(hidden_BSH) if self.config.has_projections else hidden_BSH)

@@ -19,10 +19,11 @@ def llm_run_sharding_map(config: OptConfig) -> tuple[ShardingRule, ...]:
     columns = [f"{ATTENTION}q_proj", f"{ATTENTION}k_proj", f"{ATTENTION}v_proj", f"{FFN}up_proj"]
     rows = [f"{ATTENTION}o_proj", f"{FFN}down_proj"]
     norms = ["blocks.*.attention_norm", "blocks.*.ffn_norm", *(["norm"] if config.is_pre_norm else [])]
-    whole = ["embed_positions", *(["project_in", "project_out"] if config.has_projections else [])]
+    whole = ["embed_positions", *(["project_in"] if config.has_projections else [])]
     return (
         ShardingRule("embed_tokens.weight", "vocab"),
         *(ShardingRule(f"{name}.weight", "replicate") for name in whole),
+        *((ShardingRule("project_out.weight", "replicate", partial=True),) if config.has_projections else ()),
         *(ShardingRule(f"{name}.{part}", "column") for name in columns for part in ("weight", "bias")),
         *(ShardingRule(f"{name}.weight", "row") for name in rows),
         *(ShardingRule(f"{name}.bias", "replicate") for name in rows),
@@ -40,7 +41,7 @@ def llm_run_pipeline_split(config: OptConfig) -> tuple[Piece, ...]:
         Piece("embed", ("embed_tokens.", "embed_positions.", *(("project_in.",) if projected else ()))),
         *(Piece(f"blocks.{index}", (f"blocks.{index}.",)) for index in range(config.num_layers)),
         Piece("finish", ("norm.",) if config.is_pre_norm else ()),
-        Piece("head", head, shares="embed" if tied else ""),
+        Piece("head", head, shares="embed_tokens." if tied else ""),
     )
 
 

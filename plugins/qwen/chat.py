@@ -10,12 +10,8 @@ from llm_run.core.registry.hookspecs import hookimpl
 if TYPE_CHECKING:
     from .config import QwenConfig
 
-SYSTEM = {
-    # https://huggingface.co/Qwen/Qwen-7B-Chat and Qwen2-7B-Instruct; generation 3 has no system message of its own.
-    1: "You are a helpful assistant.",
-    2: "You are a helpful assistant.",
-    3: "",
-}
+# https://huggingface.co/Qwen/Qwen-7B-Chat and Qwen2-7B-Instruct; generation 3 has no system message of its own.
+SYSTEM = {1: "You are a helpful assistant.", 2: "You are a helpful assistant.", 3: ""}
 
 
 @hookimpl

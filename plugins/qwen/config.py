@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from llm_run.core.ops.rotary_spec import RotaryScaling, RotarySpec
 from llm_run.core.registry.facts import ModelConfig
 from llm_run.core.registry.field_reader import FieldReader
+from llm_run.core.registry.usual_fields import read_grouped_heads, read_shape, size_row, usual_fields
 
 Generation = Literal[1, 2, 3]
 """2 is 2.5 as well: they have one architecture."""
@@ -45,51 +46,30 @@ class QwenConfig(ModelConfig):
     def from_fields(cls, fields: Mapping[str, Any]) -> QwenConfig:
         generation = _generation(fields)
         read = FieldReader(fields)
-        shape = dict(
-            generation=generation,
-            vocab_size=read.integer("vocab_size"),
-            hidden_size=read.integer("hidden_size"),
-            num_layers=read.integer("num_hidden_layers"),
-            num_heads=read.integer("num_attention_heads"),
-            ffn_size=read.integer("intermediate_size"),
-            max_positions=read.integer("max_position_embeddings", "seq_length"),
-            tie_embeddings=read.flag("tie_word_embeddings", default=False),
-            init_std=read.number("initializer_range", default=0.02),
-        )
-        return _read_first(cls, read, shape) if generation == 1 else _read_later(cls, read, shape, fields)
+        shape = read_shape(read, positions=("max_position_embeddings", "seq_length")) | {"generation": generation}
+        return _read_first(read, shape) if generation == 1 else _read_later(read, shape, fields)
 
     def to_fields(self) -> dict[str, Any]:
         fields = {
             "model_type": next(name for name, number in MODEL_TYPES.items() if number == self.generation),
             "architectures": [ARCHITECTURES[self.generation][0]],
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "max_position_embeddings": self.max_positions,
-            "tie_word_embeddings": self.tie_embeddings,
-            "initializer_range": self.init_std,
+            **usual_fields(self),
         }
-        return fields | (self._first_fields() if self.generation == 1 else self._later_fields())
-
-    def _first_fields(self) -> dict[str, Any]:
-        scaling = self.rotary.scaling
-        return {
-            "intermediate_size": 2 * self.ffn_size,
-            "layer_norm_epsilon": self.norm_eps,
-            "kv_channels": self.head_dim,
-            "rotary_pct": 1.0,
-            "rotary_emb_base": self.rotary.base,
-            "seq_length": self.logn_length or (scaling.original_max_positions if scaling else self.max_positions),
-            "use_dynamic_ntk": scaling is not None,
-            "use_logn_attn": self.logn_length > 0,
-            "no_bias": True,
-        }
-
-    def _later_fields(self) -> dict[str, Any]:
+        if self.generation == 1:
+            scaling = self.rotary.scaling
+            return fields | {
+                "intermediate_size": 2 * self.ffn_size,
+                "layer_norm_epsilon": self.norm_eps,
+                "kv_channels": self.head_dim,
+                "rotary_pct": 1.0,
+                "rotary_emb_base": self.rotary.base,
+                "seq_length": self.logn_length or (scaling.original_max_positions if scaling else self.max_positions),
+                "use_dynamic_ntk": scaling is not None,
+                "use_logn_attn": self.logn_length > 0,
+                "no_bias": True,
+            }
         third = {"head_dim": self.head_dim, "attention_bias": False} if self.generation == 3 else {}
-        return {
-            "intermediate_size": self.ffn_size,
+        return fields | {
             "num_key_value_heads": self.num_kv_heads,
             "hidden_act": "silu",
             "rms_norm_eps": self.norm_eps,
@@ -106,13 +86,12 @@ def _generation(fields: Mapping[str, Any]) -> Generation:
     read = FieldReader(fields)
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
-        read.refuse("model_type", model_type, "is no generation of qwen", f"Known: {known}.")
+        read.refuse("model_type", model_type, "is no generation of qwen", f"Known: {', '.join(MODEL_TYPES)}.")
     read.check()
     return MODEL_TYPES[cast(str, model_type)]
 
 
-def _read_first(cls: type[QwenConfig], read: FieldReader, shape: dict[str, Any]) -> QwenConfig:
+def _read_first(read: FieldReader, shape: dict[str, Any]) -> QwenConfig:
     read.only("no_bias", allowed=(True,), remedy="Published models have a bias on queries, keys and values only.")
     read.only("rotary_pct", allowed=(1, 1.0), remedy="Published models rotate whole heads.")
     read.only("scale_attn_weights", allowed=(True,), remedy="Published models scale by the size of a head.")
@@ -128,33 +107,19 @@ def _read_first(cls: type[QwenConfig], read: FieldReader, shape: dict[str, Any])
     base = read.number("rotary_emb_base", "rope_theta", default=10000.0)
     read.check()
     scaling = RotaryScaling(kind="dynamic_pow2", original_max_positions=length) if dynamic else None
-    return cls(
-        **(shape | {"ffn_size": shape["ffn_size"] // 2}),
-        num_kv_heads=shape["num_heads"],
-        head_dim=head_dim,
-        norm_eps=eps,
-        rotary=RotarySpec(head_dim, base, scaling=scaling),
-        logn_length=length if logn else 0,
-    )
+    shape |= dict(ffn_size=shape["ffn_size"] // 2, num_kv_heads=shape["num_heads"], head_dim=head_dim)
+    rotary = RotarySpec(head_dim, base, scaling=scaling)
+    return QwenConfig(**shape, norm_eps=eps, rotary=rotary, logn_length=length if logn else 0)
 
 
-def _read_later(
-    cls: type[QwenConfig], read: FieldReader, shape: dict[str, Any], fields: Mapping[str, Any]
-) -> QwenConfig:
+def _read_later(read: FieldReader, shape: dict[str, Any], fields: Mapping[str, Any]) -> QwenConfig:
     read.only("hidden_act", allowed=("silu", "swish"), remedy="qwen's feed-forward part is SwiGLU.")
     read.only("attention_bias", allowed=(shape["generation"] == 2,), remedy="No published model of it has that.")
-    heads, hidden = shape["num_heads"], shape["hidden_size"]
-    num_kv_heads = read.integer("num_key_value_heads", default=heads)
-    if heads % num_kv_heads:
-        read.refuse("num_key_value_heads", num_kv_heads, f"does not divide num_attention_heads ({heads})")
-    if fields.get("head_dim") is None and hidden % heads:
-        read.refuse("num_attention_heads", heads, f"does not divide hidden_size ({hidden})")
-    head_dim = read.integer("head_dim", default=128 if shape["generation"] == 3 else max(1, hidden // heads))
+    shape = read_grouped_heads(read, shape, head_dim=128 if shape["generation"] == 3 else 0)
     eps = read.number("rms_norm_eps", default=1e-6)
     _refuse_sliding_window(read, shape, fields)
     read.check()
-    rotary = RotarySpec.from_fields(fields, head_dim)
-    return cls(**shape, num_kv_heads=num_kv_heads, head_dim=head_dim, norm_eps=eps, rotary=rotary)
+    return QwenConfig(**shape, norm_eps=eps, rotary=RotarySpec.from_fields(fields, shape["head_dim"]))
 
 
 def _refuse_sliding_window(read: FieldReader, shape: dict[str, Any], fields: Mapping[str, Any]) -> None:
@@ -166,3 +131,53 @@ def _refuse_sliding_window(read: FieldReader, shape: dict[str, Any], fields: Map
     if asked and "sliding_attention" in layers and window < shape["max_positions"]:
         remedy = f"Set it to false, and max_position_embeddings to at most {window}: up to there it changes nothing."
         read.refuse("use_sliding_window", True, "asks for a window that llm-run does not have", remedy)
+
+
+def _qwen(
+    generation: Generation, *row: int,
+    head_dim: int = 0, eps: float = 1e-6, base: float = 1e6, tie: bool = False, length: int = 0,
+) -> QwenConfig:  # fmt: skip
+    """Return a size: vocabulary, hidden size, layers, heads, key/value heads, feed-forward size, positions.
+
+    ``length`` is what generation 1 was made for, and is stretched from.
+    """
+    shape = size_row(*row, head_dim=head_dim)
+    scaling = RotaryScaling(kind="dynamic_pow2", original_max_positions=length) if length else None
+    rotary = RotarySpec(shape["head_dim"], base, scaling=scaling)
+    return QwenConfig(
+        **shape, generation=generation, norm_eps=eps, rotary=rotary, tie_embeddings=tie, logn_length=length
+    )
+
+
+# Names are those of huggingface.co/Qwen, in small letters and with "qwen-" in front; base models where they differ.
+SIZES: dict[str, QwenConfig] = {
+    "tiny": _qwen(3, 512, 64, 4, 4, 2, 176, 512, head_dim=24),
+    "tiny-v1": _qwen(1, 512, 64, 4, 4, 4, 176, 512, base=1e4, length=256),
+    "tiny-v2": _qwen(2, 512, 64, 4, 4, 2, 176, 512, tie=True),
+    "tiny-v3": _qwen(3, 512, 64, 4, 4, 2, 176, 512, head_dim=24, tie=True),
+    # Bai et al. 2023, arXiv:2309.16609, table 1
+    "qwen-1.8b": _qwen(1, 151936, 2048, 24, 16, 16, 5504, 8192, base=1e4, length=8192),
+    "qwen-7b": _qwen(1, 151936, 4096, 32, 32, 32, 11008, 32768, base=1e4, length=8192),
+    "qwen-14b": _qwen(1, 152064, 5120, 40, 40, 40, 13696, 8192, base=1e4, length=2048),
+    "qwen-72b": _qwen(1, 152064, 8192, 80, 64, 64, 24576, 32768, base=1e6, length=32768),
+    # Yang et al. 2024, arXiv:2407.10671, table 1
+    "qwen2-0.5b": _qwen(2, 151936, 896, 24, 14, 2, 4864, 131072, tie=True),
+    "qwen2-1.5b": _qwen(2, 151936, 1536, 28, 12, 2, 8960, 131072, tie=True),
+    "qwen2-7b": _qwen(2, 152064, 3584, 28, 28, 4, 18944, 131072),
+    "qwen2-72b": _qwen(2, 152064, 8192, 80, 64, 8, 29568, 131072, eps=1e-5),
+    # Qwen team 2024, arXiv:2412.15115, table 1
+    "qwen2.5-0.5b": _qwen(2, 151936, 896, 24, 14, 2, 4864, 32768, tie=True),
+    "qwen2.5-1.5b": _qwen(2, 151936, 1536, 28, 12, 2, 8960, 131072, tie=True),
+    "qwen2.5-3b": _qwen(2, 151936, 2048, 36, 16, 2, 11008, 32768, tie=True),
+    "qwen2.5-7b": _qwen(2, 152064, 3584, 28, 28, 4, 18944, 131072),
+    "qwen2.5-14b": _qwen(2, 152064, 5120, 48, 40, 8, 13824, 131072, eps=1e-5),
+    "qwen2.5-32b": _qwen(2, 152064, 5120, 64, 40, 8, 27648, 131072, eps=1e-5),
+    "qwen2.5-72b": _qwen(2, 152064, 8192, 80, 64, 8, 29568, 131072, eps=1e-5),
+    # Qwen team 2025, arXiv:2505.09388, table 1
+    "qwen3-0.6b": _qwen(3, 151936, 1024, 28, 16, 8, 3072, 40960, head_dim=128, tie=True),
+    "qwen3-1.7b": _qwen(3, 151936, 2048, 28, 16, 8, 6144, 40960, head_dim=128, tie=True),
+    "qwen3-4b": _qwen(3, 151936, 2560, 36, 32, 8, 9728, 40960, head_dim=128, tie=True),
+    "qwen3-8b": _qwen(3, 151936, 4096, 36, 32, 8, 12288, 40960, head_dim=128),
+    "qwen3-14b": _qwen(3, 151936, 5120, 40, 40, 8, 17408, 40960, head_dim=128),
+    "qwen3-32b": _qwen(3, 151936, 5120, 64, 64, 8, 25600, 40960, head_dim=128),
+}

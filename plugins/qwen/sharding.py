@@ -19,10 +19,10 @@ KV = ("attention.k_proj", "attention.v_proj")
 def llm_run_sharding_map(config: QwenConfig) -> tuple[ShardingRule, ...]:
     """Split heads and feed-forward units; norms are whole on every rank."""
     whole = ["norm", "blocks.*.attention_norm", "blocks.*.ffn_norm"]
-    if config.qk_norm:
-        whole += ["blocks.*.attention.q_norm", "blocks.*.attention.k_norm"]
     rules = [ShardingRule("embed_tokens.weight", "vocab")]
     rules += [ShardingRule(f"{name}.weight", "replicate") for name in whole]
+    if config.qk_norm:
+        rules += [ShardingRule(f"blocks.*.attention.{name}_norm.weight", "replicate", partial=True) for name in "qk"]
     for linear in COLUMNS:
         parts = ("weight", "bias") if config.has_bias(linear) else ("weight",)
         layout: Literal["kv_groups", "plain"] = "kv_groups" if linear in KV else "plain"
@@ -41,7 +41,7 @@ def llm_run_pipeline_split(config: QwenConfig) -> tuple[Piece, ...]:
         Piece("embed", ("embed_tokens.",)),
         *(Piece(f"blocks.{index}", (f"blocks.{index}.",)) for index in range(config.num_layers)),
         Piece("finish", ("norm.",)),
-        Piece("head", () if tied else ("lm_head.",), shares="embed" if tied else ""),
+        Piece("head", () if tied else ("lm_head.",), shares="embed_tokens." if tied else ""),
     )
 
 

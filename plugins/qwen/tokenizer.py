@@ -34,8 +34,7 @@ def llm_run_tokenizer(config: QwenConfig, directory: Path) -> Tokenizer:
         return JsonTokenizer(directory, facts=facts)
     if (directory / "vocab.json").is_file():
         return BpeFilesTokenizer(directory, facts=facts, pattern=PATTERN, specials=SPECIALS[:3], normalize=True)
-    if (directory / "qwen.tiktoken").is_file():
-        path = directory / "qwen.tiktoken"
+    if (path := directory / "qwen.tiktoken").is_file():
         return TiktokenTokenizer(path, pattern=PATTERN, specials=SPECIALS, facts=FACTS, normalize=True)
     files = "tokenizer.json, vocab.json with merges.txt, qwen.tiktoken"
     raise DataError(f"{directory}: holds no tokenizer of a qwen. One of these is read: {files}.")

@@ -56,7 +56,7 @@ def test_pipeline_pieces_stand_in_forward_order(variant: Any, model: CausalLM) -
     pieces = variant.family.pipeline_split(variant.config)
     blocks = [f"blocks.{index}" for index in range(variant.config.num_layers)]
     assert [piece.name for piece in pieces] == ["embed", *blocks, "finish", "head"]
-    assert pieces[-1].shares == ("embed" if variant.config.tie_embeddings else "")
+    assert pieces[-1].shares == ("embed_tokens." if variant.config.tie_embeddings else "")
     assert len(model.blocks) == variant.config.num_layers
 
 

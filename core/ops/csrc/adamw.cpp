@@ -22,6 +22,12 @@ std::vector<Piece> cut(const int64_t* sizes, int64_t count) {
     return pieces;
 }
 
+int64_t total(const int64_t* sizes, int64_t count) {
+    int64_t sum = 0;
+    for (int64_t t = 0; t < count; ++t) sum += sizes[t];
+    return sum;
+}
+
 }  // namespace
 
 struct AdamW {
@@ -32,7 +38,7 @@ EXPORT void llm_run_adamw(float* const* params, const float* const* grads, float
                           const int64_t* sizes, const float* decays, int64_t count, const AdamW* options) {
     const AdamW o = *options;
     const std::vector<Piece> pieces = cut(sizes, count);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(total(sizes, count))) schedule(static)
     for (size_t k = 0; k < pieces.size(); ++k) {
         const Piece piece = pieces[k];
         float* __restrict p = params[piece.tensor] + piece.start;
@@ -54,15 +60,15 @@ EXPORT void llm_run_adamw(float* const* params, const float* const* grads, float
 EXPORT double llm_run_square_sum(const float* const* tensors, const int64_t* sizes, int64_t count) {
     const std::vector<Piece> pieces = cut(sizes, count);
     std::vector<double> sums(pieces.size());
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(total(sizes, count))) schedule(static)
     for (size_t k = 0; k < pieces.size(); ++k) {
         const float* x = tensors[pieces[k].tensor] + pieces[k].start;
-        double total = 0.0;
-#pragma omp simd reduction(+ : total)
-        for (int64_t i = 0; i < pieces[k].size; ++i) total += static_cast<double>(x[i]) * x[i];
-        sums[k] = total;
+        double squares = 0.0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = 0; i < pieces[k].size; ++i) squares += static_cast<double>(x[i]) * x[i];
+        sums[k] = squares;
     }
-    double total = 0.0;
-    for (double sum : sums) total += sum;
-    return total;
+    double squares = 0.0;
+    for (double sum : sums) squares += sum;
+    return squares;
 }

@@ -139,7 +139,8 @@ EXPORT void llm_run_attention_backward(const Attention* options, const float* q,
                                        const float* log_sums, const float* d_out, float* dq, float* dk, float* dv) {
     const Attention call = *options;
     const int64_t group = call.heads / call.kv_heads, token = call.heads * call.size, kv_token = call.kv_heads * call.size;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    const int threads = team(call.batch * call.heads * call.queries * call.keys * call.size);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t share = 0; share < call.batch * call.kv_heads; ++share) {
         thread_local Scratch scratch;
         const int64_t row = share / call.kv_heads, kv_head = share % call.kv_heads;

@@ -176,8 +176,9 @@ void attend_few(const Attention& call, const float* q, const float* k, const flo
 EXPORT void llm_run_attention_forward(const Attention* options, const float* q, const float* k, const float* v, float* out,
                                       float* log_sums) {
     const Attention call = *options;
+    const int threads = team(call.batch * call.heads * call.queries * call.keys * call.size);
     if (call.queries < ROWS) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t share = 0; share < call.batch * call.kv_heads; ++share)
             attend_few(call, q, k, v, share / call.kv_heads, share % call.kv_heads, out, log_sums);
         return;
@@ -187,7 +188,7 @@ EXPORT void llm_run_attention_forward(const Attention* options, const float* q, 
     int64_t cuts = heads >= 4 * num_threads ? 1 : (4 * num_threads + heads - 1) / heads;
     const int64_t span = round_up((call.queries + cuts - 1) / cuts, QUERY_BLOCK);
     cuts = (call.queries + span - 1) / span;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t share = 0; share < heads * cuts; ++share) {
         // The last queries see most keys: they go first, so that no thread is left with them alone at the end.
         const int64_t first = (cuts - 1 - share / heads) * span, head = share % heads;

@@ -51,7 +51,7 @@ EXPORT double llm_run_cross_entropy(const float* logits, const int64_t* labels, 
     for (int64_t t = 0; t < tokens; ++t)
         if (labels[t] != ignored && (labels[t] < 0 || labels[t] >= n)) return -1.0;
     std::vector<double> losses(static_cast<size_t>(tokens), 0.0);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(tokens * n)) schedule(static)
     for (int64_t t = 0; t < tokens; ++t) {
         const float* x = logits + t * n;
         float* g = gradient == nullptr ? nullptr : gradient + t * n;

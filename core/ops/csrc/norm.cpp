@@ -50,7 +50,7 @@ inline void backward_row(const float* x, const float* w, const float* dy, float 
 // mean is null for RMSNorm; bias may be null. scale and mean, one a row, are kept for the backward pass.
 EXPORT void llm_run_norm_forward(const float* x, const float* w, const float* b, float eps, int64_t rows, int64_t n,
                                  float* y, float* scale, float* mean) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(rows * n)) schedule(static)
     for (int64_t r = 0; r < rows; ++r) {
         const float* xr = x + r * n;
         float* yr = y + r * n;
@@ -74,9 +74,10 @@ EXPORT void llm_run_norm_forward(const float* x, const float* w, const float* b,
 // mean is null for RMSNorm, db where there is no bias. dw and db are overwritten.
 EXPORT void llm_run_norm_backward(const float* x, const float* w, const float* dy, const float* scale, const float* mean,
                                   int64_t rows, int64_t n, float* dx, float* dw, float* db) {
-    std::vector<float> partial(static_cast<size_t>(num_threads) * 2 * n, 0.0f);
+    const int threads = team(rows * n);
+    std::vector<float> partial(static_cast<size_t>(threads) * 2 * n, 0.0f);
     int used = 1;
-#pragma omp parallel num_threads(num_threads)
+#pragma omp parallel num_threads(threads)
     {
 #pragma omp single
         used = omp_get_num_threads();

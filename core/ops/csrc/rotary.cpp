@@ -7,7 +7,7 @@ using namespace llm_run;
 // The backward pass is the rotation by the opposite angle: sign -1.
 EXPORT void llm_run_rotary(const float* x, const float* cosine, const float* sine, float sign, int interleaved, int64_t tokens,
                            int64_t table_tokens, int64_t heads, int64_t size, int64_t pairs, float* y) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(tokens * heads * size)) schedule(static)
     for (int64_t t = 0; t < tokens; ++t) {
         const float* c = cosine + (t % table_tokens) * pairs;
         const float* s = sine + (t % table_tokens) * pairs;

@@ -13,7 +13,7 @@ inline __m256 sigmoid(__m256 x) {
 // Calls body(offset, lanes) for every eight elements, in parallel; fewer lanes at the very end.
 template <typename Body>
 void over_lanes(int64_t n, Body body) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(team(n)) schedule(static)
     for (int64_t block = 0; block < n / LANES; ++block) body(block * LANES, WholeLanes());
     if (n % LANES) body(n - n % LANES, SomeLanes(n % LANES));
 }

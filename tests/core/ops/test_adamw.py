@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import paddle
 import pytest
@@ -57,3 +59,11 @@ def test_the_norm_of_what_is_not_finite_is_not_finite(variant, random):
         array = random(50)
         array[31] = bad
         assert not np.isfinite(global_norm([paddle.to_tensor(random(5)), paddle.to_tensor(array)]))
+
+
+def test_the_norm_of_more_tensors_than_a_small_array_holds_is_exact() -> None:
+    # Hundreds of addresses once outlived the array that held them: small models never showed it.
+    arrays = [np.random.default_rng(number).standard_normal(64).astype(np.float32) for number in range(600)]
+    expected = math.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in arrays))
+    for _ in range(20):
+        assert global_norm([paddle.to_tensor(array) for array in arrays]) == pytest.approx(expected, rel=1e-6)

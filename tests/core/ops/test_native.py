@@ -58,7 +58,7 @@ def test_one_thread_and_four_give_the_same_to_rounding(kernels, project):
 import numpy as np, paddle
 from llm_run.core import ops
 random = np.random.default_rng(0)
-q, k, v = (paddle.to_tensor(random.standard_normal((2, 100, 4, 16)).astype("f"), stop_gradient=False) for _ in range(3))
+q, k, v = (paddle.to_tensor(random.standard_normal((2, 300, 8, 16)).astype("f"), stop_gradient=False) for _ in range(3))
 weight = paddle.ones([16]); weight.stop_gradient = False
 ops.rms_norm(ops.attention(q, k, v, ops.AttentionMask()), weight, eps=1e-5).square().sum().backward()
 print(*np.concatenate([t.grad.numpy().ravel()[:500] for t in (q, k, v, weight)]))
@@ -72,6 +72,25 @@ print(*np.concatenate([t.grad.numpy().ravel()[:500] for t in (q, k, v, weight)])
 
     assert run(4) == pytest.approx(run(1), abs=1e-4, rel=1e-4)
     assert run(2) == run(2)
+
+
+def test_a_call_of_few_elements_wakes_no_threads(kernels):
+    """A team costs more than one decoded row: a kernel makes its threads with the first large call."""
+    code = """
+import os, paddle
+from llm_run.core import ops
+def threads_after(rows):
+    x, weight = paddle.ones([rows, 64]), paddle.ones([64])
+    ops.rms_norm(x, weight, eps=1e-5), ops.swiglu(x, x)
+    q = paddle.ones([1, 1, 4, 64]), paddle.ones([1, rows, 4, 64]), paddle.ones([1, rows, 4, 64])
+    ops.attention(*q, ops.AttentionMask())
+    return len(os.listdir("/proc/self/task"))
+print(*(threads_after(rows) for rows in (1, 100, 2000)))
+"""
+    environment = {"OMP_NUM_THREADS": "4", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    one, few, many = (int(word) for word in done.stdout.split())
+    assert (few - one, many - few) == (0, 3)
 
 
 def test_a_strided_tensor_is_copied_and_a_dense_one_is_not(random: Callable[..., object]):

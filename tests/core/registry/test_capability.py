@@ -14,6 +14,7 @@ import pytest
 from llm_run.core.config.flags import parse
 from llm_run.core.config.resolve import resolve
 from llm_run.core.errors import PluginError
+from llm_run.core.launch.world import find_world
 from llm_run.core.registry import capability
 from llm_run.core.registry.facts import ModelConfig, Support
 from llm_run.core.registry.family import Family
@@ -59,7 +60,8 @@ def row(stub: Stub) -> capability.Row:
 
 def problems(stub: Stub, command: str) -> list[str]:
     config, _ = resolve(parse(f"--task sft {command}".split()))
-    return [str(problem) for problem in capability.check(cast(Family, stub), MODEL, config)]
+    world = find_world(config.launch, {})
+    return [str(problem) for problem in capability.check(cast(Family, stub), MODEL, config, world)]
 
 
 def test_every_feature_has_an_answer_with_a_reason_or_a_proof() -> None:
@@ -114,15 +116,19 @@ def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Suppo
         ),
         (
             "--nproc_per_node 2 --sharding stage2",
+            ["--sharding: stage2 asks for sharding_stage2, which is not in this version. Use no sharding."],
+        ),
+        (
+            "--nproc_per_node 4 --sharding stage1 --sharding_parallel_degree 2",
             [
-                "--nproc_per_node: 2 asks for data_parallel, which is not in this version. Use 1.",
-                "--sharding: stage2 asks for sharding_stage2, which is not in this version. Use no sharding.",
+                "--nproc_per_node: 4 asks for data_parallel, which is not in this version. Use 1.",
+                "--sharding: stage1 asks for sharding_stage1, which is not in this version. Use no sharding.",
             ],
         ),
         ("--sharding stage2", []),
         (
-            "--master host:1",
-            ["--master: host:1 asks for data_parallel, which is not in this version. Use one machine."],
+            "--nnodes 2 --master host:1",
+            ["--nnodes: 2 asks for data_parallel, which is not in this version. Use 1."],
         ),
         ("--devices 0,1", ["--devices: 0,1 asks for data_parallel, which is not in this version. Use one of them."]),
         ("--devices 1", []),
@@ -150,24 +156,25 @@ def test_a_task_that_the_family_lacks_is_refused_with_its_reason() -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("--tensor_parallel_degree 3 --nproc_per_node 3", []),
+        ("--tensor_parallel_degree 2 --nproc_per_node 4", []),
         (
             "--tensor_parallel_degree 4 --nproc_per_node 4",
-            ["--tensor_parallel_degree: 4 does not divide the 6 attention heads of the model. Use 3."],
+            ["--tensor_parallel_degree: 4 does not divide the 6 attention heads of the model. "
+             "Use --tensor_parallel_degree 2."],
         ),
         (
             "--pipeline_parallel_degree 3 --nproc_per_node 3",
-            ["--pipeline_parallel_degree: 3 is more than the 2 layers of the model. Use at most 2."],
+            ["--pipeline_parallel_degree: 3 is more than the 2 layers of the model. Use --pipeline_parallel_degree 1."],
         ),
         (
             "--tensor_parallel_degree 2 --pipeline_parallel_degree 2 --nproc_per_node 2",
             [
-                "--nproc_per_node: 2 processes in all is no multiple of 4, the product of the parallel degrees. "
-                "Start 4 processes, or lower a degree."
+                "--nproc_per_node: 2 makes 2 processes in all, which is no multiple of 4, the product of the degrees. "
+                "Start 4 processes, or use --pipeline_parallel_degree 1."
             ],
         ),
     ],
-)
+)  # fmt: skip
 def test_arithmetic_names_the_nearest_plan_that_works(
     monkeypatch: pytest.MonkeyPatch, command: str, said: list[str]
 ) -> None:
@@ -200,4 +207,16 @@ def test_a_variant_with_other_heads_is_checked_by_its_own_numbers(monkeypatch: p
     monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
     config, _ = resolve(parse("--task sft --tensor_parallel_degree 4 --nproc_per_node 4".split()))
     stub = cast(Family, Stub(dict.fromkeys(("sft", "data_parallel", "tensor_parallel"), YES)))
-    assert capability.check(stub, replace(MODEL, num_heads=8), config) == []
+    model = replace(MODEL, num_heads=8)
+    assert capability.check(stub, model, config, find_world(config.launch, {})) == []
+
+
+def test_a_task_that_runs_in_one_process_is_refused_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _ = resolve(parse("--task generate --devices 0,1".split()))
+    stub = cast(Family, Stub(dict.fromkeys(("generate", "data_parallel"), YES)))
+    said = [str(problem) for problem in capability.check(stub, MODEL, config, find_world(config.launch, {}))]
+    assert said == ["--devices: 0,1 is not for --task generate, which runs in one process. Use one of them."]
+    joined = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ID": "0", "PADDLE_MASTER": "h:1"}
+    config, _ = resolve(parse("--task generate".split()))
+    said = [str(problem) for problem in capability.check(stub, MODEL, config, find_world(config.launch, joined))]
+    assert said == ["PADDLE_TRAINERS_NUM: 2 is not for --task generate, which runs in one process. Use one process."]

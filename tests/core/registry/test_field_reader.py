@@ -75,3 +75,19 @@ def test_a_field_with_one_supported_value_refuses_others_and_says_why() -> None:
     read.only("bias", allowed=(False,), remedy="")
     read.only("absent", allowed=(1,), remedy="")
     assert refusal(read) == ["config.json: act: 'relu' is not supported here. Only SwiGLU is built."]
+
+
+def test_a_token_id_lies_in_the_vocabulary() -> None:
+    read = FieldReader({"pad_token_id": 0, "eos_token_id": 9})
+    assert read.token_id("pad_token_id", vocab_size=9) == 0
+    assert read.token_id("bos_token_id", vocab_size=9, default=3) == 3
+    read.token_id("eos_token_id", vocab_size=9)
+    assert refusal(read) == [
+        "config.json: eos_token_id: 9 is not below vocab_size (9). Write the tokenizer's id there.",
+    ]
+
+
+def test_null_is_not_there() -> None:
+    read = FieldReader({"head_dim": None, "layers": 3})
+    assert not read.has("head_dim")
+    assert read.has("layers")

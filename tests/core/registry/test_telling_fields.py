@@ -45,3 +45,18 @@ def test_what_the_keys_do_not_settle_is_asked_back(monkeypatch: pytest.MonkeyPat
         with pytest.raises(RefusedError) as refusal:
             found(monkeypatch, fields, first=("old",), second=("new",))
         assert str(refusal.value) == "config.json: 'Twin' is claimed by first and second. Say which with --family."
+
+
+def test_a_gguf_header_is_of_the_family_that_llama_cpp_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = {
+        name: SimpleNamespace(
+            card=SimpleNamespace(
+                name=name, architectures=(), model_types=("twin",), gguf_architectures=gguf, telling_fields=(name,)
+            )
+        )
+        for name, gguf in {"first": (), "second": ("twin",)}.items()
+    }
+    monkeypatch.setattr(manager, "installed", lambda: SimpleNamespace(families=families))
+    monkeypatch.setattr(manager, "load_family", families.get)
+    assert manager.find_family({"model_type": "twin"}).card.name == "second"
+    assert manager.find_family({"model_type": "twin", "first": 1}).card.name == "first"

@@ -10,8 +10,7 @@ import pytest
 from llm_run.core.convert.load import build_empty
 from llm_run.core.errors import RefusedError
 from llm_run.core.registry.manager import find_family, load_family
-from llm_run.plugins.qwen.config import QwenConfig
-from llm_run.plugins.qwen.sizes import SIZES
+from llm_run.plugins.qwen.config import SIZES, QwenConfig
 
 LATER: dict[str, Any] = {
     "model_type": "qwen2",
