@@ -21,6 +21,7 @@ from llm_run.core.registry.family import Family
 from llm_run.core.registry.features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION
 from llm_run.core.registry.manager import installed, load_family
 
+UNDECLARED = "which is not supported: the family does not declare it"
 YES, UNTESTED = Support("yes", proof="tests/x.py::test_y"), Support("untested", "needs a GPU")
 
 
@@ -116,21 +117,21 @@ def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Suppo
         ),
         (
             "--nproc_per_node 2 --sharding stage2",
-            ["--sharding: stage2 asks for sharding_stage2, which is not in this version. Use no sharding."],
+            [f"--sharding: stage2 asks for sharding_stage2, {UNDECLARED}. Use no sharding."],
         ),
         (
             "--nproc_per_node 4 --sharding stage1 --sharding_parallel_degree 2",
             [
-                "--nproc_per_node: 4 asks for data_parallel, which is not in this version. Use 1.",
-                "--sharding: stage1 asks for sharding_stage1, which is not in this version. Use no sharding.",
+                f"--nproc_per_node: 4 asks for data_parallel, {UNDECLARED}. Use 1.",
+                f"--sharding: stage1 asks for sharding_stage1, {UNDECLARED}. Use no sharding.",
             ],
         ),
         ("--sharding stage2", []),
         (
             "--nnodes 2 --master host:1",
-            ["--nnodes: 2 asks for data_parallel, which is not in this version. Use 1."],
+            [f"--nnodes: 2 asks for data_parallel, {UNDECLARED}. Use 1."],
         ),
-        ("--devices 0,1", ["--devices: 0,1 asks for data_parallel, which is not in this version. Use one of them."]),
+        ("--devices 0,1", [f"--devices: 0,1 asks for data_parallel, {UNDECLARED}. Use one of them."]),
         ("--devices 1", []),
         (
             "--sequence_parallel --tensor_parallel_degree 2 --pipeline_parallel_degree 2 --sep_parallel_degree 2",
