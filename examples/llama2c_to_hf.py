@@ -1,7 +1,10 @@
 """Turn a model of llama2.c (version 0 of its file format) into a Hugging Face model directory.
 
     python examples/llama2c_to_hf.py stories260K.bin tok512.model stories260K
-    llm-run --task chat --model_name_or_path stories260K
+    echo '{"src": "Once upon a time"}' > prompts.jsonl
+    llm-run --task generate --model_name_or_path stories260K --data_file prompts.jsonl
+
+The model tells stories and cannot chat: it has no chat template.
 
 Source: karpathy/llama2.c, run.c: a header of seven int32, then float32 arrays in a fixed order.
 """

@@ -60,6 +60,20 @@ def missing(settings: list[Setting], environment: Mapping[str, str], *, forced: 
     }
 
 
+def lacking(*, threads: int | None, processes: int, training: bool) -> dict[str, str]:
+    """Return the variables to set for one process, ``MARK`` included; nothing where they are settled already.
+
+    Args:
+        threads: of ``--threads``.
+        processes: of this machine, which share its cores.
+        training: see ``wanted``.
+    """
+    share = threads if threads is not None else share_of_cores(processes)
+    forced = frozenset() if threads is None else frozenset({"OMP_NUM_THREADS"})
+    new = missing(wanted(threads=share, training=training, vendor=cpu_vendor()), os.environ, forced=forced)
+    return new | {MARK: ",".join(new)} if new and MARK not in os.environ else {}
+
+
 def settle(*, threads: int | None, processes: int, training: bool, may_restart: bool) -> None:
     """Put the settings in force, by starting this process anew with the same arguments where something is missing.
 
@@ -69,17 +83,21 @@ def settle(*, threads: int | None, processes: int, training: bool, may_restart: 
         training: see ``wanted``.
         may_restart: this is the command itself. Otherwise (a test, a notebook) what still can be set is set.
     """
-    share = threads if threads is not None else max(1, cores() // processes)
-    forced = frozenset() if threads is None else frozenset({"OMP_NUM_THREADS"})
-    new = missing(wanted(threads=share, training=training, vendor=cpu_vendor()), os.environ, forced=forced)
-    if not new or MARK in os.environ:
+    new = lacking(threads=threads, processes=processes, training=training)
+    if not new:
         return
-    environment = {**os.environ, **new, MARK: ",".join(new)}
+    environment = {**os.environ, **new}
     if may_restart:
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     os.environ.update(environment)
+
+
+def share_of_cores(processes: int) -> int:
+    """Return the cores for each of ``processes``; those of a process that is bound to some already are all its own."""
+    bound = len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
+    return cores() if bound and processes > 1 and "SLURM_PROCID" in os.environ else max(1, cores() // processes)
 
 
 def cores() -> int:

@@ -25,17 +25,26 @@ def installed_paddle() -> tuple[str, str] | None:
     return None
 
 
-def import_paddle() -> Any:
-    """Import Paddle with nothing printed, and return it.
+def require_paddle() -> None:
+    """Make sure that Paddle is installed, without importing it.
 
     Raises:
-        LlmRunError: it is not installed; the text says which distribution to install.
+        LlmRunError: it is not; the text says which distribution to install.
     """
     if importlib.util.find_spec("paddle") is None:
         raise LlmRunError(
             "PaddlePaddle is not installed. On a CPU: pip install 'llm-run[cpu]'. "
             "On a GPU: install paddlepaddle-gpu 3.3 from Paddle's own index for your CUDA version."
         )
+
+
+def import_paddle() -> Any:
+    """Import Paddle with nothing printed, and return it.
+
+    Raises:
+        LlmRunError: it is not installed; the text says which distribution to install.
+    """
+    require_paddle()
     said = io.StringIO()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(said):
@@ -49,12 +58,13 @@ def import_paddle() -> Any:
     return paddle
 
 
-def choose_device(wanted: str, number: str | None = None) -> str:
+def choose_device(wanted: str, number: str | None = None, *, local_rank: int | None = None) -> str:
     """Make Paddle compute on ``wanted`` (auto, cpu or gpu) and return what it is.
 
     Args:
         wanted: of ``--device``.
-        number: of the GPU, from ``--devices``; asking for one asks for a GPU.
+        number: of the GPU, from ``--devices`` or the launcher; asking for one asks for a GPU.
+        local_rank: of one of several processes of this machine that nobody gave a GPU to: they take turns.
 
     Raises:
         RefusedError: a GPU is asked for and it is not there.
@@ -67,6 +77,8 @@ def choose_device(wanted: str, number: str | None = None) -> str:
         raise RefusedError(Problem(key, value, f"is not available here: {cause}", "Leave it out, or use --device cpu."))
     if number is not None and number not in map(str, range(gpus)):
         raise RefusedError(Problem("--devices", number, "is not a GPU of this machine", f"It has 0 to {gpus - 1}."))
+    if number is None and local_rank is not None and gpus:
+        number = str(local_rank % gpus)
     if not gpus or wanted == "cpu":
         paddle.set_device("cpu")
         return "cpu"

@@ -1,0 +1,1 @@
+"""Several processes as one: plan, mesh, groups, collectives, and what pipeline stages send each other."""
