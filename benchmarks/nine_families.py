@@ -9,12 +9,15 @@ can be read side by side; they say that each family learns, not which one is bes
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from llm_run.core.registry.manager import installed, load_family
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -24,14 +27,6 @@ VOCAB, SEQUENCE, BATCH = 4096, 128, 8
 def run(*command: str | Path) -> None:
     print("$", *command, flush=True)
     subprocess.run([str(part) for part in command], check=True)
-
-
-def families() -> list[str]:
-    """Return the families of the installed package."""
-    listed = subprocess.run(
-        [BIN / "llm-run", "families", "--format", "json"], capture_output=True, text=True, check=True
-    )
-    return sorted(entry["name"] for entry in json.loads(listed.stdout))
 
 
 def tokenize(data: Path, work: Path) -> None:
@@ -51,10 +46,22 @@ def unigram_loss(work: Path) -> float:
     return float(-np.log(counts / counts.sum())[dev[1:]].mean())
 
 
+def shape(family: str, work: Path) -> Path:
+    """Write the config.json of the family's tiny model, with the vocabulary of our tokenizer; return its folder.
+
+    Each family reads its own kind of tokenizer file; all are given the same tokens here, so the folder holds none.
+    """
+    config = dataclasses.replace(load_family(family).card.sizes["tiny"], vocab_size=VOCAB)
+    folder = work / f"{family}-shape"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_fields(), indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
 def pretrain(family: str, work: Path, steps: int) -> dict[str, float]:
     """Train the family's tiny model and return the last value of everything in ``metrics.jsonl``."""
     options = {
-        "input_dir": work / "tokens", "tokenizer_name_or_path": work / "tokenizer", "output_dir": work / family,
+        "input_dir": work / "tokens", "model_name_or_path": shape(family, work), "output_dir": work / family,
         "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 3e-3,
         "min_learning_rate": 3e-4, "lr_scheduler_type": "cosine", "warmup_steps": max(steps // 20, 1),
         "weight_decay": 0.1, "adam_beta2": 0.95, "logging_steps": 50, "save_strategy": "no", "do_eval": "true",
@@ -66,8 +73,6 @@ def pretrain(family: str, work: Path, steps: int) -> dict[str, float]:
         "pretrain",
         "--family",
         family,
-        "--model_size",
-        "tiny",
         "--overwrite_output_dir",
         *flags,
     )
@@ -100,7 +105,7 @@ def main() -> None:
     tokenize(arguments.data, arguments.work)
     unigram = unigram_loss(arguments.work)
     rows = []
-    for family in families():
+    for family in installed().families:
         values = pretrain(family, arguments.work, arguments.steps)
         rows.append((family, values["eval_loss"], values["tokens_per_second"]))
     text = page(rows, unigram, arguments.steps)

@@ -22,14 +22,14 @@ from bigram import BigramModel
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-SEQUENCE, BATCH = 256, 4
+SEQUENCE, BATCH = 256, 2
 SHAPE = {
-    "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 8,
+    "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 4,
     "max_position_embeddings": SEQUENCE, "rms_norm_eps": 1e-5, "vocab_size": 8192, "tie_word_embeddings": False,
     "hidden_act": "silu", "initializer_range": 0.06, "bos_token_id": 0, "eos_token_id": 1,
 }  # fmt: skip
 MODELS = {
-    "en": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 8, **SHAPE},
+    "en": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 4, **SHAPE},
     "zh": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 2, **SHAPE},
 }
 PROMPTS = {
@@ -63,9 +63,9 @@ def pretrain(work: Path, steps: int) -> dict[str, float]:
     """Run pretraining and return the last logged values of ``metrics.jsonl``."""
     options = {
         "model_name_or_path": work / "model", "input_dir": work / "tokens", "output_dir": work / "run",
-        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 3e-3,
-        "min_learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": max(steps // 20, 1),
-        "weight_decay": 0.1, "adam_beta2": 0.95, "logging_steps": 20, "save_strategy": "no",
+        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 2e-3,
+        "min_learning_rate": 5e-5, "lr_scheduler_type": "cosine", "warmup_steps": max(steps // 30, 1),
+        "weight_decay": 0.1, "adam_beta2": 0.98, "logging_steps": 100, "save_strategy": "no",
         "evaluation_strategy": "steps", "eval_steps": max(steps // 3, 1), "do_eval": "true",
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
