@@ -11,6 +11,7 @@ import paddle
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from .ops.cross_entropy import SplitLoss
     from .ops.mask import AttentionMask
     from .registry.facts import ModelConfig
 
@@ -49,11 +50,15 @@ class CausalLM(paddle.nn.Layer):
 
     A family sets ``self.config`` and ``self.blocks`` (a ``LayerList`` whose members are called as
     ``block(hidden_BSH, context, layer_cache) -> hidden_BSH``) and writes the four methods below. Parallelism,
-    adapters, recomputation and quantization are transformations applied from outside, by layer name.
+    adapters, recomputation and quantization are transformations applied from outside, by layer name. For their sake
+    a layer leaves the number of heads to the shape of its projections, and keeps constants of query heads (ALiBi
+    slopes) as an array ``slopes_N``.
     """
 
     config: ModelConfig
     blocks: paddle.nn.LayerList
+    split_loss: SplitLoss | None = None
+    """Computes losses where ``head`` returns the logits of some tokens of the vocabulary only (tensor parallel)."""
 
     @abstractmethod
     def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:

@@ -39,17 +39,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `llm-run matrix | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        if error.strerror is None:  # raised by a program, not by the system: its place is needed
+            raise
+        if "--traceback" in words:
+            traceback.print_exc()
+        print(f"llm-run: {_said_by_system(error)}", file=sys.stderr)
+        return 1
+
+
+def _said_by_system(error: OSError) -> str:
+    """Return what the system refused, in one line: a disk that is full, a folder that may not be written."""
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    reason = (error.strerror or str(error)).lower()
+    return f"{names}: {reason}." if names else f"{reason} (--traceback shows where)."
 
 
 def _dispatch(words: list[str], *, may_restart: bool) -> int:
     command = words[0] if words and not words[0].startswith("-") else ""
     if command and command not in COMMANDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(command, COMMANDS, n=1)
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        remedy = f"{hint}Commands: {', '.join(COMMANDS)}; a task is started with --task."
-        raise RefusedError(Problem("command", f"'{command}'", "is not known", remedy))
+        raise RefusedError(_unknown_command(command))
     arguments = parse(words[1:] if command else words)
     if not words or "help" in arguments.switches:
         from .commands.help import print_help
@@ -61,7 +70,21 @@ def _dispatch(words: list[str], *, may_restart: bool) -> int:
         return print_version()
     if command and command != "plan":
         return _about(command, arguments, may_restart=may_restart)
-    return _run(arguments, is_plan=command == "plan", may_restart=may_restart)
+    return _run(arguments, words, is_plan=command == "plan", may_restart=may_restart)
+
+
+def _unknown_command(word: str) -> Problem:
+    """Say what a first word most likely means: the seed's scripts take a JSON file there, others a task."""
+    from difflib import get_close_matches
+
+    from .tasks import TASKS
+
+    near = get_close_matches(word, [*COMMANDS, *TASKS], n=1)
+    meant = f"--config {word}" if word.endswith((".json", ".yaml", ".yml")) else near[0] if near else ""
+    meant = f"--task {meant}" if meant in TASKS else meant
+    hint = f"Did you mean '{meant}'? " if meant else ""
+    remedy = f"{hint}Commands: {', '.join(COMMANDS)}; a task is started with --task."
+    return Problem("command", f"'{word}'", "is not known", remedy)
 
 
 def _about(command: str, arguments: Arguments, *, may_restart: bool) -> int:
@@ -90,17 +113,17 @@ def _about(command: str, arguments: Arguments, *, may_restart: bool) -> int:
     return print_environment(arguments.format, may_restart=may_restart)
 
 
-def _run(arguments: Arguments, *, is_plan: bool, may_restart: bool) -> int:
+def _run(arguments: Arguments, words: list[str], *, is_plan: bool, may_restart: bool) -> int:
     """Resolve a request, and show, plan or run it."""
-    from .config.resolve import resolve
+    from .config.resolve import read_options, resolve
     from .request import prepare
 
-    config, notes = resolve(arguments)
     if "show_config" in arguments.switches:
         from .commands.configuration import print_configuration
 
-        return print_configuration(config, notes)
-    run, more = prepare(config)
+        return print_configuration(*resolve(arguments))
+    config, notes, problems = read_options(arguments)
+    run, more = prepare(config, problems)
     notes += more
     if is_plan:
         from .commands.plan import print_plan
@@ -108,7 +131,7 @@ def _run(arguments: Arguments, *, is_plan: bool, may_restart: bool) -> int:
         return print_plan(run, notes, arguments.format, may_restart=may_restart)
     from .launch.start import start
 
-    return start(run, notes, may_restart=may_restart)
+    return start(run, notes, words=words, may_restart=may_restart)
 
 
 class _StderrHandler(logging.Handler):

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .config.check import check_config
 from .config.option import TRAINING
 from .errors import LlmRunError, Problem, RefusedError
+from .launch.world import find_world
+from .parallel.degrees import fill_plan, plan_notes
 from .registry.capability import check
 from .registry.facts import ModelConfig
 from .registry.family import Family
-from .registry.manager import find_family, load_family
+from .registry.manager import find_family, load_family, nearest_family
 from .run import Run, RunConfig
+from .tasks import TASKS
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def prepare(config: RunConfig) -> tuple[Run, list[str]]:
+def prepare(config: RunConfig, known: Sequence[Problem] = ()) -> tuple[Run, list[str]]:
     """Find the family and the model's shape, and check the whole request. Imports no Paddle.
+
+    Args:
+        config: the options.
+        known: what is wrong with their spelling already.
 
     Returns:
         The run, and notes on what was adapted to the model.
@@ -28,38 +38,85 @@ def prepare(config: RunConfig) -> tuple[Run, list[str]]:
         RefusedError: with every problem of options, family and model that can be seen before anything is launched.
         PluginError: the family's plugin is broken.
     """
-    problems = check_config(config)
+    found = [*check_config(config), *_missing_tokenizer(config)]
     try:
-        family, model = _identify(config)
-    except RefusedError as error:
-        raise RefusedError(*problems, *error.problems) from error
+        family, model = _identify(config, found)
     except LlmRunError as error:
-        if problems:
-            raise RefusedError(*problems, Problem("--family", "", str(error).rstrip("."))) from error
+        if known or found:
+            raise RefusedError(*_joined(known, [*found, Problem("--family", "", str(error).rstrip("."))])) from error
         raise
-    problems += check(family, model, config)
-    config, notes, more = _fit_lengths(config, model)
-    if problems or more:
-        raise RefusedError(*problems, *more)
+    notes: list[str] = []
+    if family is not None and model is not None:
+        config, notes, more = _fit_lengths(config, model)
+        config = _fit_evaluation(config, notes)
+        world = find_world(config.launch)
+        found += [*check(family, model, config, world), *more]
+        if config.task in TRAINING:
+            notes += plan_notes(config.launch, fill_plan(config.launch, world.size))
+    if known or found or family is None or model is None:
+        raise RefusedError(*_joined(known, found))
     config = dataclasses.replace(config, family=family.card.name)
     return Run(config=config, family=family, model_config=model), notes
 
 
-def _identify(config: RunConfig) -> tuple[Family, ModelConfig]:
-    """Return the family and the shape that the options name."""
-    path = config.model.model_name_or_path
-    if config.task == "data":
-        path = config.model.tokenizer_name_or_path
-    fields = _read_fields(path, required=config.task != "data") if path is not None else None
-    family = load_family(config.family) if config.family else find_family(fields) if fields is not None else None
-    if family is None:
-        raise RefusedError(Problem("--family", "", "is needed: no model directory says it", _installed_families()))
+def _missing_tokenizer(config: RunConfig) -> list[Problem]:
+    path = config.model.tokenizer_name_or_path
+    if path is None or config.task == "data" or Path(path).exists():
+        return []
+    return [Problem("--tokenizer_name_or_path", path, "does not exist", "Give a folder that holds a tokenizer.")]
+
+
+def _joined(known: Sequence[Problem], found: list[Problem]) -> list[Problem]:
+    """Return all problems; of an option whose spelling or value is wrong, nothing more is told."""
+    keys = {_option(problem) for problem in known}
+    return [*known, *(problem for problem in found if _option(problem) not in keys)]
+
+
+def _option(problem: Problem) -> str:
+    return problem.key.rpartition(": ")[2].removeprefix("--")
+
+
+def _identify(config: RunConfig, problems: list[Problem]) -> tuple[Family | None, ModelConfig | None]:
+    """Return the family and the shape that the options name; what is refused on the way is added to ``problems``.
+
+    A misspelt family counts as the nearest one, so that the rest is checked as well.
+    """
+    if config.task not in TASKS:
+        if config.family:
+            _collected(problems, load_family, config.family)
+        return None, None
+    path = config.model.tokenizer_name_or_path if config.task == "data" else config.model.model_name_or_path
+    before = len(problems)
+    fields = None if path is None else _collected(problems, _read_fields, path, config.task != "data")
+    is_unreadable = len(problems) > before
+    family = None if is_unreadable and not config.family else _collected(problems, _family, config, fields)
+    if family is None and (near := nearest_family(config.family)):
+        family = load_family(near)
+    if family is None or is_unreadable:
+        return family, None
     if fields is not None:
-        return family, family.read_config(fields)
-    return family, _size(family, config.model.model_size or "tiny")
+        return family, _collected(problems, family.read_config, fields)
+    return family, _collected(problems, _size, family, config.model.model_size or "tiny")
 
 
-def _read_fields(path: str, *, required: bool) -> Mapping[str, Any] | None:
+def _collected(problems: list[Problem], act: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R | None:
+    """Do one thing; ``None`` where it is refused, and then ``problems`` has grown."""
+    try:
+        return act(*arguments, **named)
+    except RefusedError as error:
+        problems += error.problems
+        return None
+
+
+def _family(config: RunConfig, fields: Mapping[str, Any] | None) -> Family:
+    if config.family:
+        return load_family(config.family)
+    if fields is not None:
+        return find_family(fields)
+    raise RefusedError(Problem("--family", "", "is needed: no model directory says it", _installed_families()))
+
+
+def _read_fields(path: str, required: bool) -> Mapping[str, Any] | None:
     """Return the model's ``config.json``; ``None`` where a tokenizer's folder has none."""
     from .convert.fields import read_fields
 
@@ -84,6 +141,16 @@ def _size(family: Family, name: str) -> ModelConfig:
     near = get_close_matches(name, sizes, n=1)
     remedy = f"Did you mean '{near[0]}'?" if near else f"Variants: {', '.join(sizes)}."
     raise RefusedError(Problem("--model_size", f"'{name}'", f"is not a variant of {family.card.name}", remedy))
+
+
+def _fit_evaluation(config: RunConfig, notes: list[str]) -> RunConfig:
+    """Let ``do_eval`` with ``eval_steps`` evaluate at those steps, as argument files of the seed expect it."""
+    training = config.training
+    is_said = config.origins.get("evaluation_strategy", "default") != "default"
+    if not (training.do_train and training.do_eval) or training.eval_steps is None or is_said:
+        return config
+    notes.append("evaluation_strategy: steps, because do_eval and eval_steps are given")
+    return dataclasses.replace(config, training=dataclasses.replace(training, evaluation_strategy="steps"))
 
 
 def _fit_lengths(config: RunConfig, model: ModelConfig) -> tuple[RunConfig, list[str], list[Problem]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import Problem, RefusedError
+from ..parallel.membership import parse_address
 from ..run import RunConfig
+from .groups import LaunchOptions
 from .option import DECODING, TRAINING
 
 SHARDING_STAGES = ("stage1", "stage2", "stage3")
@@ -116,7 +118,24 @@ def _launch(config: RunConfig) -> Iterator[Problem]:
         )
     if launch.node_rank not in range(launch.nnodes):
         yield Problem("--node_rank", str(launch.node_rank), f"is not below nnodes ({launch.nnodes})")
-    if launch.nnodes > 1 and not launch.master:
-        yield Problem("--master", "", "is needed where nnodes is above 1", "Give host:port of the first machine.")
+    yield from _machines(launch)
     if launch.devices is not None and launch.device == "cpu":
         yield Problem("--devices", launch.devices, "names GPUs, but device is cpu", "Use --nproc_per_node on a CPU.")
+
+
+def _machines(launch: LaunchOptions) -> Iterator[Problem]:
+    """Yield what is wrong with the numbers of processes and machines."""
+    if launch.virtual_pp_degree < 1:
+        yield Problem("--virtual_pp_degree", str(launch.virtual_pp_degree), "must be 1 or more")
+    if launch.dist_timeout < 1:
+        yield Problem("--dist_timeout", f"{launch.dist_timeout:g}", "must be 1 second or more")
+    if launch.nnodes > 1 and not launch.master:
+        yield Problem("--master", "", "is needed where nnodes is above 1", "Give host:port of the first machine.")
+    if launch.master and launch.nnodes <= 1:
+        yield Problem("--master", launch.master, "has no effect on one machine", "Give --nnodes, or leave it out.")
+    elif launch.master and parse_address(launch.master) is None:
+        yield Problem("--master", f"'{launch.master}'", "is not host:port", "Name a port of the first machine.")
+    gpus = launch.devices.split(",") if launch.devices else []
+    if launch.nproc_per_node > 1 and gpus and launch.nproc_per_node != len(gpus):
+        reason = f"does not fit the {len(gpus)} GPUs of devices, which get one process each"
+        yield Problem("--nproc_per_node", str(launch.nproc_per_node), reason, "Leave it out.")

@@ -89,7 +89,9 @@ class DataOptions:
         tasks=("sft", "data", "generate"), choices=("error", "skip"),
     )  # fmt: skip
     input_path: str | None = option(
-        None, "text or JSONL file, or a folder of them, to turn into tokens", tasks=("data",)
+        None,
+        "text or JSONL file, or a folder of them, to turn into tokens; in text, an empty line ends a document",
+        tasks=("data",),
     )
     output_prefix: str | None = option(None, "write <prefix>.bin and <prefix>.idx", tasks=("data",))
     json_key: str = option("text", "key of the text in a JSONL record", tasks=("data",))
@@ -108,22 +110,34 @@ class LaunchOptions:
     threads: int | None = option(
         None, "CPU threads; default: the cores of this machine divided by its processes", tasks=MODEL_TASKS
     )
-    nproc_per_node: int = option(1, "processes on this machine")
+    nproc_per_node: int = option(1, "processes on this machine", tasks=TRAINING)
     devices: str | None = option(
         None, "GPUs to use, as 0,1,2,3: one process each", tasks=MODEL_TASKS, aliases=("gpus",)
     )
-    nnodes: int = option(1, "machines")
-    master: str | None = option(None, "host:port of the first machine")
-    node_rank: int = option(0, "number of this machine, from 0")
+    nnodes: int = option(1, "machines", tasks=TRAINING)
+    master: str | None = option(
+        None, "host:port of the first machine, the same for all; the next port is used as well", tasks=TRAINING
+    )
+    node_rank: int = option(0, "number of this machine, from 0", tasks=TRAINING)
     tensor_parallel_degree: int = option(-1, "ranks that share each matrix; -1 is 1", tasks=TRAINING)
     pipeline_parallel_degree: int = option(-1, "stages the layers are cut into; -1 is 1", tasks=TRAINING)
     sep_parallel_degree: int = option(-1, "ranks that share each sequence; -1 is 1", tasks=TRAINING)
     sharding_parallel_degree: int = option(
-        -1, "ranks that share optimizer state; -1 takes all that are left", tasks=TRAINING
+        -1, "ranks that share optimizer state; -1 takes all that are left", tasks=TRAINING, aliases=("sharding_degree",)
     )
     sharding: str = option("", "what is sharded: stage1, stage2 or stage3; empty for nothing", tasks=TRAINING)
     sequence_parallel: bool = option(
         False, "split activations along the sequence between tensor-parallel ranks", tasks=TRAINING
+    )
+    virtual_pp_degree: int = option(
+        1, "pieces of the model that each pipeline stage holds, interleaved", tasks=TRAINING
+    )
+    hybrid_parallel_topo_order: str | None = option(
+        None, "which axis of ranks is slower, pp or sharding (dp is slower, sep and mp are faster); default: pp_first",
+        tasks=TRAINING, choices=("pp_first", "sharding_first"),
+    )  # fmt: skip
+    dist_timeout: float = option(
+        600.0, "seconds that a process waits for another one, before the run ends and names it", tasks=TRAINING
     )
 
 

@@ -67,6 +67,17 @@ def resolve(arguments: Arguments) -> tuple[RunConfig, list[str]]:
     Raises:
         RefusedError: with all problems of all keys.
     """
+    config, notes, problems = read_options(arguments)
+    if problems:
+        raise RefusedError(*problems)
+    return config, notes
+
+
+def read_options(arguments: Arguments) -> tuple[RunConfig, list[str], list[Problem]]:
+    """Return what ``resolve`` does, and the problems of all keys: the rest can still be checked for more of them.
+
+    In the configuration a misspelt key counts as the one that it is nearest to, and a wrong value as not given.
+    """
     settings = [*_from_files(arguments.config), *_from_flags(arguments)]
     named = {setting.name: setting.value for setting in settings if setting.name in ("family", "task")}
     family, task = arguments.family or named.get("family"), arguments.task or named.get("task")
@@ -75,10 +86,8 @@ def resolve(arguments: Arguments) -> tuple[RunConfig, list[str]]:
     for setting in settings:
         if setting.name not in ("family", "task"):
             _take(found, setting)
-    if found.problems:
-        raise RefusedError(*found.problems)
     notes = [text.format(", ".join(names)) for text, names in found.notes.items()]
-    return _build(found, str(family or "")), notes
+    return _build(found, str(family or "")), notes, found.problems
 
 
 def _from_files(paths: tuple[str, ...]) -> Iterator[Setting]:
@@ -130,9 +139,16 @@ def _take(found: Resolution, setting: Setting) -> None:
     elif name in RETIRED:
         _take_retired(found, setting)
     else:
-        near = get_close_matches(name, [*options(), *aliases()], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"See llm-run --task {found.task or 'TASK'} --help."
-        found.problems.append(Problem(setting.key, "", "is not an option", hint))
+        _take_unknown(found, setting)
+
+
+def _take_unknown(found: Resolution, setting: Setting) -> None:
+    near = get_close_matches(setting.name, [*options(), *aliases()], n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"See llm-run --task {found.task or 'TASK'} --help."
+    found.problems.append(Problem(setting.key, "", "is not an option", hint))
+    meant = aliases().get(near[0], near[0]) if near else ""
+    if found.task in TASKS and meant and meant not in found.values and options()[meant].is_read_by(found.task):
+        _set(found, dataclasses.replace(setting, name=meant), setting.key)
 
 
 def _take_max_length(found: Resolution, setting: Setting) -> None:

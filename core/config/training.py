@@ -14,7 +14,7 @@ class TrainingOptions:
     output_dir: str | None = option(None, "folder for checkpoints, logs and the trained model", tasks=TRAINING)
     overwrite_output_dir: bool = option(False, "start anew in a folder that holds another run", tasks=TRAINING)
     do_train: bool = option(True, "train; with false only do_eval is done", tasks=TRAINING)
-    do_eval: bool = option(False, "evaluate, at the end and as evaluation_strategy says", tasks=TRAINING)
+    do_eval: bool = option(False, "evaluate, at the end and as evaluation_strategy or eval_steps say", tasks=TRAINING)
     seed: int = option(42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *DECODING))
 
     per_device_train_batch_size: int = option(8, "samples a process handles at once", tasks=TRAINING)

@@ -47,13 +47,13 @@ def load_model(
     targets = parameters(model)
     tensors = open_logical(family, config, source, {name: tuple(p.shape) for name, p in targets.items()})
     for name in tensors.shapes:
-        _fill(targets[name], to_float32(tensors.read(name), tensors.dtype(name)))
+        fill(targets[name], to_float32(tensors.read(name), tensors.dtype(name)))
         if on_tensor is not None:
             on_tensor(name)
     return model
 
 
-def _fill(parameter: Any, values: np.ndarray) -> None:
+def fill(parameter: Any, values: np.ndarray) -> None:
     """Copy values into a parameter, on the CPU straight into its memory."""
     if not parameter._is_initialized():
         paddle.empty(parameter.shape, dtype=parameter.dtype)._share_buffer_to(parameter)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Problem, RefusedError
+from ..errors import DataError, Problem, RefusedError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -77,8 +77,18 @@ def _open_parts(run: Run, source: Path) -> ModelParts:
 def _tokenizer(run: Run, source: Path) -> Tokenizer:
     from .tokenizer import load_tokenizer
 
-    chosen = run.config.model.tokenizer_name_or_path
-    return load_tokenizer(run.family, run.model_config, source if chosen is None else Path(chosen))
+    chosen, limit = run.config.model.tokenizer_name_or_path, run.model_config.vocab_size
+    try:
+        tokenizer = load_tokenizer(run.family, run.model_config, source if chosen is None else Path(chosen))
+    except DataError as error:
+        if chosen is None and "--tokenizer_name_or_path" not in str(error):
+            raise DataError(f"{error} Or name another folder with --tokenizer_name_or_path.") from error
+        raise
+    if chosen is not None and tokenizer.vocab_size > limit:
+        reason = f"has {tokenizer.vocab_size} tokens, more than the {limit} of the model"
+        remedy = "Give the tokenizer that the model was trained with."
+        raise RefusedError(Problem("--tokenizer_name_or_path", chosen, reason, remedy))
+    return tokenizer
 
 
 def _count_foreign(run: Run) -> int:

@@ -23,6 +23,8 @@ def find_text_files(path: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
+    if not path.exists():
+        raise DataError(f"--input_path: {path} does not exist.")
     if path.is_file():
         return [path]
     files = sorted(file for file in path.rglob("*") if file.name.endswith(RECORD_SUFFIXES + TEXT_SUFFIXES))
@@ -34,7 +36,8 @@ def find_text_files(path: Path) -> list[Path]:
 def read_documents(path: Path, key: str, bad: BadRecords, advance: Callable[[float], None]) -> Iterator[str]:
     """Yield the documents of one file, without white space around them; empty ones are left out.
 
-    A record of a JSON or JSONL file is a document; in other files an empty line ends one.
+    A record of a JSON or JSONL file is a document; in other files an empty line ends one, and lines that end as on
+    Windows get the end that they have elsewhere.
 
     Args:
         path: the file.
@@ -71,7 +74,7 @@ def _read_paragraphs(path: Path, bad: BadRecords, advance: Callable[[float], Non
             bad.handle(DataError(f"{path}:{number}: is not UTF-8 text: {error}."))
             continue
         if text.strip():
-            lines.append(text)
+            lines.append(f"{text[:-2]}\n" if text.endswith("\r\n") else text)
         elif lines:
             yield "".join(lines).strip()
             lines = []

@@ -197,9 +197,14 @@ def render_template(text: str, variables: Mapping[str, Any]) -> str:
                 raise SecurityError(f"it makes more than {MAX_OUTPUT_CHARS} characters")
             parts.append(part)
     except SecurityError as error:
-        raise DataError(f"chat template: stopped for safety: {error}.") from error
+        raise DataError(f"chat template: stopped for safety: {_clause(error)}.") from error
     except TemplateError as error:
-        raise DataError(f"chat template: it refuses this conversation: {error}.") from error
+        raise DataError(f"chat template: it refuses this conversation: {_clause(error)}.") from error
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
         raise DataError(f"chat template: it fails on this conversation: {type(error).__name__}: {error}.") from error
     return "".join(parts)
+
+
+def _clause(error: Exception) -> str:
+    """Return what an error says, without the full stop that some end with."""
+    return str(error).rstrip(".")

@@ -100,9 +100,9 @@ class SamplingSettings:
         )  # fmt: skip
         for key, value, is_right, remedy in ranges:
             if not is_right:
-                yield Problem(key, str(value), "is out of range", f"{remedy}.")
+                yield Problem(f"--{key}", str(value), "is out of range", f"{remedy}.")
         if "" in self.stop:
-            yield Problem("stop", "''", "is empty and would end every answer at once", "Leave it out.")
+            yield Problem("--stop", "''", "is empty and would end every answer at once", "Leave it out.")
 
 
 def _strategy(word: str) -> Strategy:
@@ -110,5 +110,5 @@ def _strategy(word: str) -> Strategy:
         if strategy == word:
             return strategy  # type: ignore[no-any-return]
     raise RefusedError(
-        Problem("decode_strategy", repr(word), "is unknown", f"Allowed: {', '.join(get_args(Strategy))}.")
+        Problem("--decode_strategy", repr(word), "is unknown", f"Allowed: {', '.join(get_args(Strategy))}.")
     )

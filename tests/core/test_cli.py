@@ -96,6 +96,11 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["matri"], "command: 'matri' is not known. Did you mean 'matrix'? Commands: matrix, families, plan, env; "
                     "a task is started with --task."),
+        (["sft", "--config", "a.json"],
+         "command: 'sft' is not known. Did you mean '--task sft'? Commands: matrix, families, plan, env; "
+         "a task is started with --task."),
+        (["a.json"], "command: 'a.json' is not known. Did you mean '--config a.json'? Commands: matrix, families, "
+                     "plan, env; a task is started with --task."),
         (["matrix", "--format", "xml"], "--format: 'xml' is not one of table, json, markdown."),
         (["families", "--family", "llama"], "--family: is not an option of llm-run families."),
         (["env", "--threads", "2"], "--threads: is not an option of llm-run env."),

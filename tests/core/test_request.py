@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_run.core.config.flags import parse
-from llm_run.core.config.resolve import resolve
+from llm_run.core.config.resolve import read_options, resolve
 from llm_run.core.errors import RefusedError
 from llm_run.core.request import prepare
 from llm_run.core.run import Run
@@ -80,6 +80,56 @@ def test_a_size_that_is_not_there_is_refused_with_the_nearest(tmp_path: Path) ->
     words = f"{SFT} --family llama --tokenizer_name_or_path {tmp_path} --model_size "
     assert refused(words + "tinny") == ["--model_size: 'tinny' is not a variant of llama. Did you mean 'tiny'?"]
     assert refused(words + "zzz")[0].startswith("--model_size: 'zzz' is not a variant of llama. Variants: tiny, ")
+
+
+def test_a_misspelt_key_and_family_hide_no_other_problem() -> None:
+    arguments = parse("--task pretrain --family lama --learning_rat -3 --tensor_parallel_degree 3 --seed x".split())
+    config, _, problems = read_options(arguments)
+    with pytest.raises(RefusedError) as caught:
+        prepare(config, problems)
+    said = str(caught.value).splitlines()
+    assert said[:2] == [
+        "--learning_rat: is not an option. Did you mean learning_rate?",
+        "--seed: 'x' is not a whole number.",
+    ]
+    assert [line.split(":")[0] for line in said[2:]] == [
+        "--input_dir", "--model_name_or_path", "--learning_rate", "--output_dir", "--family",
+        "--tensor_parallel_degree",
+    ]  # fmt: skip
+    assert any(line.startswith("--family: 'lama' is not installed. Did you mean 'llama'?") for line in said)
+
+
+def test_an_option_that_is_misspelt_or_lacks_its_value_is_not_said_to_be_missing() -> None:
+    arguments = parse("--task sft --family llama --model_siz tiny --dataset_name_or_pat d --output_dir".split())
+    config, _, problems = read_options(arguments)
+    with pytest.raises(RefusedError) as caught:
+        prepare(config, problems)
+    assert [problem.key for problem in caught.value.problems] == [
+        "--model_siz", "--dataset_name_or_pat", "--output_dir", "--tokenizer_name_or_path",
+    ]  # fmt: skip
+
+
+def test_a_tokenizer_that_does_not_exist_is_refused() -> None:
+    assert refused(f"{SFT} --family llama --model_size tiny --tokenizer_name_or_path /nowhere") == [
+        "--tokenizer_name_or_path: /nowhere does not exist. Give a folder that holds a tokenizer."
+    ]
+
+
+def test_do_eval_with_eval_steps_evaluates_at_these_steps(model: Path) -> None:
+    words = f"--task pretrain --model_name_or_path {model} --input_dir d --output_dir o --max_length 64 --do_eval"
+    run, notes = prepared(f"{words} --eval_steps 3")
+    assert run.config.training.evaluation_strategy == "steps"
+    assert notes == ["evaluation_strategy: steps, because do_eval and eval_steps are given"]
+    for more in ("", " --eval_steps 3 --evaluation_strategy no", " --eval_steps 3 --do_train false"):
+        run, notes = prepared(words + more)
+        assert (run.config.training.evaluation_strategy, notes) == ("no", [])
+
+
+def test_an_unknown_task_does_not_hide_an_unknown_family() -> None:
+    config, _, problems = read_options(parse("--task stf --family lama".split()))
+    with pytest.raises(RefusedError) as caught:
+        prepare(config, problems)
+    assert [problem.key for problem in caught.value.problems] == ["--task", "--family"]
 
 
 def test_problems_of_options_come_with_those_of_the_model() -> None:

@@ -69,11 +69,19 @@ def test_what_a_task_cannot_do_without_is_named(command: str, keys: list[str]) -
         (SFT + "--sharding=stage1,stage2", "--sharding: 'stage1,stage2' is not one stage."),
         (SFT + "--tensor_parallel_degree 0", "--tensor_parallel_degree: 0 must be 1 or more. -1 leaves it to llm-run."),
         (SFT + "--nnodes 2", "--master: is needed where nnodes is above 1."),
+        (SFT + "--nnodes 2 --master host", "--master: 'host' is not host:port. Name a port of the first machine."),
+        (SFT + "--master h:1", "--master: h:1 has no effect on one machine. Give --nnodes, or leave it out."),
+        (SFT + "--virtual_pp_degree 0", "--virtual_pp_degree: 0 must be 1 or more."),
+        (SFT + "--dist_timeout 0.5", "--dist_timeout: 0.5 must be 1 second or more."),
+        (
+            SFT + "--nproc_per_node 4 --devices 0,1",
+            "--nproc_per_node: 4 does not fit the 2 GPUs of devices, which get one process each. Leave it out.",
+        ),
         (SFT + "--node_rank 1", "--node_rank: 1 is not below nnodes (1)."),
         (SFT + "--device cpu --devices 0,1", "--devices: 0,1 names GPUs, but device is cpu."),
         (SFT + "--threads 0", "--threads: 0 must be 1 or more."),
         (GENERATE + "--batch_size 0", "--batch_size: 0 must be 1 or more."),
-        (GENERATE + "--top_p 2", "top_p: 2.0 is out of range. Give 0 to 1."),
+        (GENERATE + "--top_p 2", "--top_p: 2.0 is out of range. Give 0 to 1."),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(command: str, said: str) -> None:

@@ -18,7 +18,7 @@ FOLDERS = {
     "convert": ("convert",),
 }
 """Where the code of a task is, besides what all tasks share."""
-SHARED = ("launch", "registry", "")
+SHARED = ("launch", "parallel", "registry", "")
 """What runs before any task: the check of the plan, and the start."""
 HOLDERS = {"options", *GROUPS}
 """What a group of options is called where one of them is read."""

@@ -68,6 +68,30 @@ def test_a_folder_in_use_is_refused(hf_tiny: Path, tmp_path: Path, capsys: pytes
     assert f"--output_path: {source} is not an empty folder. Give a new one." in capsys.readouterr().err
 
 
+def test_a_model_without_tokenizer_is_told_where_to_name_one(
+    hf_tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _directory(hf_tiny, tmp_path / "in")
+    (source / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    assert _convert(source, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{source}: holds no tokenizer of a llama." in said
+    assert said.endswith("Or name another folder with --tokenizer_name_or_path.\n")
+    assert _convert(source, tmp_path / "out", "--tokenizer_name_or_path", str(tmp_path)) == 0
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    hf_tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, other = _directory(hf_tiny, tmp_path / "in"), tmp_path / "other"
+    other.mkdir()
+    words = {"<unk>": 0, **{f"w{number}": number for number in range(1, 70_000)}}
+    Tokenizer(models.WordLevel(words, unk_token="<unk>")).save(str(other / "tokenizer.json"))
+    assert _convert(source, tmp_path / "out", "--tokenizer_name_or_path", str(other)) == 2
+    assert f"--tokenizer_name_or_path: {other} has 70000 tokens, more than the " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_hostile_pickle_ends_with_status_1_and_leaves_nothing(
     hf_tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

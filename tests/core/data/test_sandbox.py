@@ -68,6 +68,12 @@ def test_a_bomb_is_stopped_early(template: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
 
 
+def test_what_a_template_says_ends_with_one_full_stop() -> None:
+    for template in ("{{ messages.__class__.__mro__ }}", "{{ raise_exception('No tools here.') }}"):
+        with pytest.raises(DataError, match=r"[^.]\.$"):
+            render_template(template, {"messages": [{"role": "user", "content": "x"}]})
+
+
 def test_the_bounds_leave_long_conversations_alone() -> None:
     messages = [{"role": "user", "content": "word " * 20_000 + "</think> rest"} for _ in range(50)]
     template = (

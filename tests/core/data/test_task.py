@@ -55,6 +55,22 @@ def test_every_record_is_a_document_with_its_end(
     assert report["vocab_size"] == bpe.vocab_size and len(report["tokenizer_sha256"]) == 64
 
 
+def test_windows_line_ends_and_a_byte_order_mark_leave_no_trace(
+    written: Any, bpe: JsonTokenizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"\xef\xbb\xbfthe dog\r\nbarks\r\n\r\nthe cat\r\n")
+    written(path)
+    assert [bpe.decode(ids) for ids in read(tmp_path / "out")] == [
+        bpe.decode([*bpe.encode(text), bpe.eos_id]) for text in ("the dog\nbarks", "the cat")
+    ]
+
+
+def test_an_input_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^--input_path: .*/nowhere\.txt does not exist\.$"):
+        find_text_files(tmp_path / "nowhere.txt")
+
+
 def test_special_tokens_in_a_corpus_are_plain_text(
     write_lines: Write, written: Any, bpe: JsonTokenizer, tmp_path: Path
 ) -> None:
@@ -119,8 +135,9 @@ def test_text_files_of_a_folder_are_found_by_name(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     assert [path.name for path in find_text_files(tmp_path)] == ["a.txt", "b.jsonl", "c.json.gz"]
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match=r"--input_path: .* holds no text\. Looked for \.jsonl"):
-        find_text_files(tmp_path / "nowhere")
+        find_text_files(tmp_path / "nothing")
 
 
 def test_a_line_of_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:

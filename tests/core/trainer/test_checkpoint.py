@@ -62,12 +62,12 @@ def test_a_checkpoint_is_safetensors_and_json_and_safetensors_reads_it(tmp_path:
 
 def test_a_tensor_is_put_together_from_slices_in_several_files(tmp_path: Path) -> None:
     """As ranks of a sharded run will write them."""
-    from llm_run.core.trainer.tensor_files import IndexEntry, Slice, TensorReader, write_tensors
+    from llm_run.core.trainer.tensor_files import IndexEntry, StoredSlice, TensorReader, write_tensors
 
     whole = np.arange(24, dtype=np.float32).reshape(4, 6)
     for number, columns in enumerate((slice(0, 2), slice(2, 6))):
         write_tensors(Storage(), tmp_path / f"{number}.safetensors", {"w": whole[:, columns]})
-    slices = (Slice("0.safetensors", (0, 0), (4, 2)), Slice("1.safetensors", (0, 2), (4, 4)))
+    slices = (StoredSlice("0.safetensors", (0, 0), (4, 2)), StoredSlice("1.safetensors", (0, 2), (4, 4)))
     reader = TensorReader(tmp_path, {"w": IndexEntry((4, 6), "float32", slices)})
     np.testing.assert_array_equal(reader.read("w"), whole)
     short = TensorReader(tmp_path, {"w": IndexEntry((4, 6), "float32", slices[:1])})

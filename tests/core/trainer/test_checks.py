@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,12 @@ from llm_run.core.trainer.checks import check_training
         ({"save_steps": 0}, "--save_steps: 0 must be 1 or more."),
         ({"save_total_limit": 0}, "--save_total_limit: 0 must be 1 or more."),
         ({"learning_rate": math.nan}, "--learning_rate: nan must be 0 or more."),
+        ({"learning_rate": -1.0}, "--learning_rate: -1.0 must be 0 or more."),
+        (
+            {"max_steps": 0},
+            "--max_steps: 0 makes no step. Leave it out to train for num_train_epochs, or use --do_train false "
+            "--do_eval true to evaluate only.",
+        ),
         ({"seed": -1}, "--seed: -1 must be 0 or more."),
         ({"adam_beta2": 1.0}, "--adam_beta2: 1.0 must be below 1."),
         ({"adam_epsilon": 0.0}, "--adam_epsilon: 0.0 must be above 0."),
@@ -45,3 +52,15 @@ def test_each_bad_value_has_its_line(options: dict[str, object], text: str) -> N
 def test_the_defaults_have_no_problem_and_all_are_reported_at_once() -> None:
     assert check_training(TrainingOptions(output_dir="out")) == []
     assert len(check_training(TrainingOptions(save_steps=0, seed=-1, bf16=True, fp16=True))) == 4
+
+
+def test_a_folder_that_is_no_checkpoint_is_told_from_one_that_holds_some(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-2").mkdir()
+    said = [str(problem) for name in (".", "checkpoint-2", "checkpoint-9") for problem in check_training(
+        TrainingOptions(output_dir="out", resume_from_checkpoint=str(tmp_path / name))
+    )]  # fmt: skip
+    assert said == [
+        f"--resume_from_checkpoint: {tmp_path} holds checkpoints and is none itself. Name one: checkpoint-2.",
+        f"--resume_from_checkpoint: {tmp_path}/checkpoint-9 does not exist. Name a checkpoint-N folder, or leave it "
+        "out to take the newest one in output_dir.",
+    ]

@@ -30,6 +30,15 @@ def test_every_field_that_differs_is_named(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_data_that_differ_are_told_by_a_short_fingerprint_and_what_it_is_made_of(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check_same_run({"data": "a" * 64}, {"data": "b" * 64}, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: data: bbbbbbbbbbbb was aaaaaaaaaaaa in the run that wrote this checkpoint: the files, split, "
+        "max_length or seed are others. Give another --output_dir, or --overwrite_output_dir true to delete that run."
+    )
+
+
 def test_weights_are_known_by_content_and_not_by_place(tmp_path: Path) -> None:
     for name, content in (("a", b"1" * 200_000), ("b", b"1" * 200_000), ("c", b"1" * 199_999 + b"2")):
         (tmp_path / name).mkdir()

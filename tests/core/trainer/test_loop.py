@@ -271,3 +271,11 @@ def test_a_result_that_cannot_be_written_costs_nothing_of_the_training(
     assert run_job(make_job(tmp_path, source)) == 0
     assert source.asked == []
     assert (tmp_path / "config.json").exists()
+
+
+def test_a_finished_run_says_that_nothing_is_left(
+    tmp_path: Path, make_job: Any, run_job: Any, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="llm_run")
+    assert run_job(make_job(tmp_path, rows())) == run_job(make_job(tmp_path, rows())) == 0
+    assert caplog.messages.count("all 6 steps are made: nothing is left to train") == 1

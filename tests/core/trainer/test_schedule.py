@@ -60,3 +60,12 @@ def test_warmup_steps_win_over_warmup_ratio() -> None:
     ratio = Schedule.from_options(options(warmup_ratio=0.25), TOTAL)
     both = Schedule.from_options(options(warmup_ratio=0.25, warmup_steps=2), TOTAL)
     assert (ratio.warmup_steps, both.warmup_steps) == (10, 2)
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Schedule.from_options(options(warmup_steps=TOTAL - 1), TOTAL)
+    assert caplog.messages == []
+    Schedule.from_options(options(warmup_steps=TOTAL), TOTAL)
+    assert caplog.messages == [
+        "warm-up takes 40 steps of 40: the learning rate never reaches 0.0003. Lower --warmup_steps"
+    ]

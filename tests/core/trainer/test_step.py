@@ -12,6 +12,9 @@ import transformers
 from llm_run.core.config.training import TrainingOptions
 from llm_run.core.data.collate import collate
 from llm_run.core.data.sample import IGNORED
+from llm_run.core.parallel.data_parallel import Replicated
+from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.trainer.agreement import Agreement
 from llm_run.core.trainer.optimizer import AdamW
 from llm_run.core.trainer.precision import Precision
 from llm_run.core.trainer.randomness import seed_all
@@ -25,7 +28,9 @@ def build(family: Any, config: Any, options: TrainingOptions = OPTIONS) -> Train
     seed_all(7)
     model = family.build_model(config)
     model.train()
-    return TrainStep(model, AdamW(model.named_parameters(), options), Precision(options), seed=7)
+    holding = Replicated(model, Mesh())
+    agreement = Agreement(Mesh(), holding.parts, {})
+    return TrainStep(model, AdamW(holding, options), Precision(options), agreement, seed=7)
 
 
 def cut(source: Any, config: Any, first: int, count: int, size: int) -> list[MicroBatch]:

@@ -24,7 +24,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_a_later_one_is_not(tmp_p
     holder.communicate()
     assert str(caught.value) == (
         f"--output_dir: {tmp_path} is in use by another run (process {holder.pid}). "
-        "Wait for it. Or give another directory."
+        "Wait for it, or give another directory."
     )
     # A killed run leaves the file and no lock.
     assert (tmp_path / LOCK_NAME).exists()
