@@ -17,14 +17,14 @@ class Budget:
     """Steps of a run. Step k (from 1) consumes the samples ``[(k - 1) * batch_size, k * batch_size)``."""
 
     batch_size: int
-    """Samples of one step, over all micro-batches."""
+    """Samples of one step, over all micro-batches of all ranks."""
     total_steps: int
     epoch_size: int
 
     @classmethod
-    def from_options(cls, options: TrainingOptions, epoch_size: int) -> Budget:
+    def from_options(cls, options: TrainingOptions, epoch_size: int, data_world: int = 1) -> Budget:
         """``max_steps``, or the steps that ``num_train_epochs`` take; the last one may run into the next epoch."""
-        batch_size = global_batch_size(options)
+        batch_size = global_batch_size(options, data_world)
         steps = options.max_steps
         if steps <= 0:
             steps = max(1, math.ceil(options.num_train_epochs * epoch_size / batch_size))

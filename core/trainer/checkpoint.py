@@ -7,62 +7,30 @@ of it is on the disk, so that at any moment, whatever is killed, each ``checkpoi
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from .manifest import verify, write_manifest
-from .storage import Storage, WrittenFile, is_leftover
-from .tensor_files import IndexEntry, TensorReader, index_from_json, index_to_json, whole_tensors, write_tensors
+from ..parallel.agree import by_main
+from ..parallel.mesh import Mesh
+from .checkpoint_writer import write_checkpoint
+from .manifest import NAME as MANIFEST
+from .manifest import verify
+from .snapshot import Snapshot, TrainerState
+from .storage import Storage, is_leftover
+from .tensor_files import TensorReader, index_from_json
 
 _log = logging.getLogger("llm_run.trainer")
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SET_ASIDE = re.compile(r"checkpoint-\d+\.(corrupt|superseded)(-\d+)?")
-SPARE = 1.2
-"""Free space asked for before a save, as a multiple of the bytes to be written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainerState:
-    """Where training stands, at the boundary between two steps."""
-
-    step: int = 0
-    """Finished steps, skipped ones included."""
-    samples: int = 0
-    """Samples consumed: the global position of the next one."""
-    tokens: int = 0
-    """Supervised tokens consumed."""
-    updates: int = 0
-    """Updates of the optimizer: steps that were not skipped."""
-    skipped_in_row: int = 0
-    loss_scale: float = 1.0
-    loss_scale_good_steps: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All that a checkpoint holds. The arrays may be views of live tensors: nothing is to change before it is saved."""
-
-    state: TrainerState
-    identity: Mapping[str, Any]
-    model: Mapping[str, np.ndarray]
-    optimizer: Mapping[str, np.ndarray]
-    about: Mapping[str, Any]
-    """Versions and the like, for the manifest's reader."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(array.nbytes for part in (self.model, self.optimizer) for array in part.values())
 
 
 class TensorPart(Mapping[str, np.ndarray]):
@@ -96,35 +64,6 @@ class Checkpoint:
         return TensorPart(self.reader, f"{part}/")
 
 
-def write_checkpoint(storage: Storage, target: Path, snapshot: Snapshot) -> None:
-    """Write a checkpoint so that ``target`` either holds all of it or does not exist.
-
-    Raises:
-        OSError: the disk is full or cannot be written; nothing is left behind.
-    """
-    needed, free = int(SPARE * snapshot.num_bytes), storage.free_bytes(target.parent)
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC, f"{free / 1e6:.1f} MB are free, {needed / 1e6:.1f} MB are needed", str(target.parent)
-        )
-    with storage.new_directory(target) as directory:
-        files: list[WrittenFile] = []
-        index: dict[str, IndexEntry] = {}
-        for part, arrays in (("model", snapshot.model), ("optimizer", snapshot.optimizer)):
-            name = f"{part}-00000.safetensors"
-            named = {f"{part}/{key}": array for key, array in arrays.items()}
-            files.append(write_tensors(storage, directory / name, named))
-            index |= whole_tensors(name, named)
-        texts = {
-            "index.json": index_to_json(index),
-            "trainer.json": {"state": asdict(snapshot.state), "identity": snapshot.identity},
-        }
-        for name, body in texts.items():
-            files.append(storage.write(directory / name, [json.dumps(body, indent=1).encode()]))
-        about = {"step": snapshot.state.step, "samples": snapshot.state.samples, **snapshot.about}
-        write_manifest(storage, directory, files, about)
-
-
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Verify a checkpoint, all of it, and open it.
 
@@ -133,8 +72,18 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: does not exist")
-    manifest = verify(directory)
+    verify(directory)
+    return open_checkpoint(directory)
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Open a checkpoint that another rank has verified.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
         index = index_from_json(json.loads((directory / "index.json").read_bytes()))
         trainer = json.loads((directory / "trainer.json").read_bytes())
         state = TrainerState(**trainer["state"])
@@ -164,18 +113,19 @@ class CheckpointStore:
         """Return the directory of a step's checkpoint."""
         return self.root / f"checkpoint-{step}"
 
-    def save(self, snapshot: Snapshot, limit: int | None = None) -> Path:
-        """Write a checkpoint and delete the oldest beyond ``limit``.
+    def save(self, snapshot: Snapshot, limit: int | None = None, mesh: Mesh | None = None) -> Path:
+        """Write a checkpoint, each rank its part of it, and delete the oldest beyond ``limit``.
 
         One that stands there already was verified when this run began, or written by it, and is kept.
 
         Raises:
-            OSError: it could not be written; nothing has changed.
+            OSError: it could not be written; nothing has changed. Raised on every rank, or on none.
         """
+        mesh = mesh or Mesh()
         target = self.path(snapshot.state.step)
-        if not target.exists():
-            write_checkpoint(self.storage, target, snapshot)
-        if limit is not None:
+        if not by_main(mesh, "a look at the checkpoints", target.exists):
+            write_checkpoint(self.storage, target, snapshot, mesh)
+        if limit is not None and mesh.is_main:
             self._prune(limit)
         return target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Problem
@@ -37,7 +38,10 @@ def _check_numbers(options: TrainingOptions) -> list[Problem]:
             problems.append(Problem(f"--{name}", str(getattr(options, name)), "must be below 1"))
     if not options.adam_epsilon > 0.0:
         problems.append(Problem("--adam_epsilon", str(options.adam_epsilon), "must be above 0"))
-    if options.max_steps <= 0 and not options.num_train_epochs > 0:
+    if options.max_steps == 0:
+        remedy = "Leave it out to train for num_train_epochs, or use --do_train false --do_eval true to evaluate only."
+        problems.append(Problem("--max_steps", "0", "makes no step", remedy))
+    elif options.max_steps < 0 and not options.num_train_epochs > 0:
         problems.append(Problem("--num_train_epochs", str(options.num_train_epochs), "must be above 0"))
     return problems
 
@@ -48,6 +52,8 @@ def _check_schedule(options: TrainingOptions) -> list[Problem]:
     if kind == "constant" and (options.warmup_steps > 0 or options.warmup_ratio > 0):
         remedy = "Use constant_with_warmup."
         problems.append(Problem("--lr_scheduler_type", kind, "has no warm-up, but one is asked for", remedy))
+    if not peak >= 0.0:  # wrong by itself: no other rate can be held against it
+        return problems
     if kind in ("linear", "cosine") and options.min_learning_rate > peak:
         problems.append(Problem("--min_learning_rate", str(options.min_learning_rate), f"is above the peak ({peak})"))
     if kind == "polynomial" and options.lr_end >= peak:
@@ -76,4 +82,17 @@ def _check_paths(options: TrainingOptions) -> list[Problem]:
         problems.append(
             Problem("--overwrite_output_dir", "true", "excludes resume_from_checkpoint", "Choose one of them.")
         )
+    elif options.resume_from_checkpoint:
+        problems += _check_checkpoint(Path(options.resume_from_checkpoint))
     return problems
+
+
+def _check_checkpoint(named: Path) -> list[Problem]:
+    """Say where the checkpoints are, if the folder that was named is none; its content is verified later."""
+    key, inner = "--resume_from_checkpoint", sorted(path.name for path in named.glob("checkpoint-*[0-9]"))
+    if not named.is_dir():
+        remedy = "Name a checkpoint-N folder, or leave it out to take the newest one in output_dir."
+        return [Problem(key, str(named), "does not exist", remedy)]
+    if inner and not (named / "MANIFEST.json").exists():
+        return [Problem(key, str(named), "holds checkpoints and is none itself", f"Name one: {', '.join(inner)}.")]
+    return []

@@ -22,7 +22,8 @@ def first_non_finite_layer(model: CausalLM, inputs: Inputs) -> str:
     try:
         with paddle.no_grad():
             hidden_BSH = model(inputs.ids_BS, inputs.positions, inputs.mask)
-            if not found and not is_finite(model.head(hidden_BSH)):
+            # Computed in any case: a head that several ranks share needs all of them.
+            if not is_finite(model.head(hidden_BSH)):
                 found.append("head")
     finally:
         for hook in hooks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import paddle
@@ -11,6 +11,8 @@ import paddle.nn.functional as F
 
 from ..data.collate import collate
 from ..data.sample import IGNORED
+from ..parallel.mesh import Mesh
+from ..parallel.plan import DATA
 from .inputs import to_inputs
 from .scalar import to_float
 
@@ -70,10 +72,11 @@ def evaluate(
     batch_size: int,
     pad_id: int,
     max_batches: int = -1,
+    mesh: Mesh | None = None,
     stopped: Callable[[], bool] = lambda: False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation | None:
-    """Go once over the source, or over its first ``max_batches`` batches.
+    """Go once over the source, or over its first ``max_batches`` batches, each data rank over its share of them.
 
     Args:
         model: is put into evaluation mode (no dropout) and back into the mode it was in.
@@ -81,28 +84,46 @@ def evaluate(
         batch_size: samples computed at once; changes the speed only.
         pad_id: fills rows on the right.
         max_batches: -1 for all.
-        stopped: asked before every batch; True gives up.
-        advance: told the samples of every finished batch.
+        mesh: of this run; every rank must call this, and all get the same result.
+        stopped: asked before every batch; True gives up, and must be the same on every rank.
+        advance: told the samples that all ranks together have finished.
 
     Returns:
         The sums, or ``None`` after giving up.
     """
+    mesh = mesh or Mesh()
     num_samples = count_samples(source, batch_size, max_batches)
     was_training = model.training
     model.eval()
     total = Evaluation()
     try:
         with paddle.no_grad():
-            for first in range(0, num_samples, batch_size):
+            for first in range(0, num_samples, batch_size * mesh.data_world):
                 if stopped():
                     return None
-                positions = range(first, min(first + batch_size, num_samples))
+                start = min(first + mesh.data_rank * batch_size, num_samples)
+                mine = range(start, min(start + batch_size, num_samples))
+                # Ranks that share layers need each other even where one has no sample left: it looks at one again.
+                positions = mine or range(1)
                 batch = collate([source.sample(position) for position in positions], model.config, pad_id)
-                total = total.plus(*_score(model, batch), len(positions))
-                advance(len(positions))
+                scores = _score(model, batch)
+                if mine:
+                    total = total.plus(*scores, len(mine))
+                advance(min(batch_size * mesh.data_world, num_samples - first))
     finally:
         if was_training:
             model.train()
+    return _sum(total, mesh)
+
+
+def _sum(own: Evaluation, mesh: Mesh) -> Evaluation:
+    """Return the sums over the ranks that saw different samples."""
+    wire = mesh.group(*DATA).wire
+    if wire is None:
+        return own
+    total = Evaluation()
+    for sums in wire.exchange_json(astuple(own), "the end of an evaluation"):
+        total = total.plus(*sums)
     return total
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from ..errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .precision import LossScale
-    from .step import MicroBatch, StepResult
+    from .step import StepResult
 
 _log = logging.getLogger("llm_run.trainer")
 
@@ -29,8 +29,8 @@ class Guard:
         self.whereabouts = whereabouts
         self.in_row = in_row
 
-    def check(self, step: int, result: StepResult, micro_batches: Sequence[MicroBatch]) -> None:
-        """Take note of a step's result.
+    def check(self, step: int, result: StepResult, samples: range) -> None:
+        """Take note of the result of a step that consumed ``samples``.
 
         Raises:
             TrainingError: it was the ``limit``-th skipped step in a row.
@@ -38,8 +38,7 @@ class Guard:
         if not result.fault:
             self.in_row = 0
             return
-        first, last = micro_batches[0].position, micro_batches[-1].position + len(micro_batches[-1].batch.ids_BS) - 1
-        said = f"step {step} (samples {first} to {last}) is skipped: {result.fault}"
+        said = f"step {step} (samples {samples[0]} to {samples[-1]}) is skipped: {result.fault}"
         if self.scale.overflowed():
             _log.warning("%s. The loss scale is lowered to %g", said, self.scale.value)
             return

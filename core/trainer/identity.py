@@ -26,7 +26,7 @@ FIXED = frozenset({
 """Options that change what is learnt: another value is another run."""
 
 COMBINED = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps"})
-"""Only their product is compared: how a global batch is cut does not change the training."""
+"""Only their product, times the ranks, is compared: how a global batch is cut does not change the training."""
 
 FREE = frozenset({
     "output_dir", "overwrite_output_dir", "do_train", "do_eval", "per_device_eval_batch_size", "num_train_epochs",
@@ -38,13 +38,14 @@ FREE = frozenset({
 decay, from the step at which the run goes on."""
 
 
-def identity(run: Run, *, data: str, weights: str) -> dict[str, Any]:
+def identity(run: Run, *, data: str, weights: str, data_world: int = 1) -> dict[str, Any]:
     """Return what is stored in every checkpoint and compared on resuming.
 
     Args:
         run: the request.
         data: fingerprint of the training data in their order.
         weights: fingerprint of the weights that training started from.
+        data_world: ranks that see different samples.
     """
     options = run.config.training
     ours = {
@@ -52,7 +53,7 @@ def identity(run: Run, *, data: str, weights: str) -> dict[str, Any]:
         "family": run.config.family,
         "data": data,
         "initial_weights": weights,
-        "global_batch_size": global_batch_size(options),
+        "global_batch_size": global_batch_size(options, data_world),
         **{f.name: getattr(options, f.name) for f in fields(options) if f.name in FIXED},
         **{f"model.{key}": value for key, value in run.model_config.to_fields().items()},
     }
@@ -79,9 +80,13 @@ def fingerprint_weights(path: Path) -> str:
     return digest.hexdigest()
 
 
-def global_batch_size(options: TrainingOptions) -> int:
-    """Return the samples of one optimizer step."""
-    return options.per_device_train_batch_size * options.gradient_accumulation_steps
+def global_batch_size(options: TrainingOptions, data_world: int) -> int:
+    """Return the samples of one optimizer step, over all micro-batches of all ``data_world`` ranks."""
+    return options.per_device_train_batch_size * options.gradient_accumulation_steps * data_world
+
+
+WHY = {"data": ": the files, split, max_length or seed are others"}
+"""What stands behind a fingerprint that differs."""
 
 
 def check_same_run(stored: Mapping[str, Any], ours: Mapping[str, Any], checkpoint: Path) -> None:
@@ -94,7 +99,7 @@ def check_same_run(stored: Mapping[str, Any], ours: Mapping[str, Any], checkpoin
         Problem(
             f"{checkpoint}: {key}",
             _short(ours.get(key)),
-            f"was {_short(stored.get(key))} in the run that wrote this checkpoint",
+            f"was {_short(stored.get(key))} in the run that wrote this checkpoint{WHY.get(key, '')}",
             "Give another --output_dir, or --overwrite_output_dir true to delete that run.",
         )
         for key in [*ours, *(key for key in stored if key not in ours)]
@@ -105,4 +110,6 @@ def check_same_run(stored: Mapping[str, Any], ours: Mapping[str, Any], checkpoin
 
 
 def _short(value: Any) -> str:
-    return "absent" if value is None else str(value)
+    """Return a value as it is read; of a SHA-256 the start is enough."""
+    text = "absent" if value is None else str(value)
+    return text[:12] if len(text) == 64 else text

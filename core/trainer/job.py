@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..convert.save import save_model_directory
+from ..convert import save
+from ..parallel.mesh import Mesh
 from .storage import Storage, temporary_sibling
 
 if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..config.training import TrainingOptions
+    from ..convert.logical import LogicalTensors
     from ..data.chat import ChatTemplate
     from ..data.sample import SampleSource
     from ..data.tokenizer import Tokenizer
@@ -34,6 +36,7 @@ class Job:
     """``None`` where token files are trained on and nobody named their tokenizer."""
     template: ChatTemplate | None
     identity: Mapping[str, Any]
+    mesh: Mesh = field(default_factory=Mesh)
 
     @property
     def options(self) -> TrainingOptions:
@@ -61,14 +64,27 @@ class Job:
         found = {"training": self.training.fingerprint}
         return found if self.evaluation is None else found | {"evaluation": self.evaluation.fingerprint}
 
-    def export(self, directory: Path) -> None:
-        """Write the model as a Hugging Face directory."""
-        save_model_directory(
-            self.model, self.run.family, self.config, self.tokenizer, directory,
-            max_shard_gb=self.run.config.convert.max_shard_size, chat_template=self.template,
-        )  # fmt: skip
+    def export(self, directory: Path, weights: LogicalTensors | None = None) -> None:
+        """Write the model as a Hugging Face directory.
 
-    def publish(self, storage: Storage, root: Path) -> None:
+        Args:
+            directory: appears whole or not at all.
+            weights: of the whole model; by default those of ``model``, where this rank has all of them.
+        """
+        largest = self.run.config.convert.max_shard_size
+        if weights is None:
+            save.save_model_directory(
+                self.model, self.run.family, self.config, self.tokenizer, directory,
+                max_shard_gb=largest, chat_template=self.template,
+            )  # fmt: skip
+            return
+        parts = save.ModelParts(
+            family=self.run.family, config=self.config, tensors=weights, tokenizer=self.tokenizer,
+            chat_template=self.template, source="a model that several processes trained",
+        )  # fmt: skip
+        save.write_model_directory(parts, directory, dtype="float32", max_shard_gb=largest)
+
+    def publish(self, storage: Storage, root: Path, weights: LogicalTensors | None = None) -> None:
         """Write the model directory into ``root`` itself, beside the checkpoints.
 
         All files are written first, in a folder inside ``root``, and moved then, JSON last, so that a kill leaves no
@@ -79,7 +95,7 @@ class Job:
         """
         folder = temporary_sibling(root / "model")
         try:
-            self.export(folder)
+            self.export(folder, weights)
             written = sorted(folder.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
             for path in written:
                 storage.rename(path, root / path.name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from ..data.collate import collate
 from ..errors import TrainingError
+from ..parallel.sharding import hold
+from .agreement import Agreement
 from .budget import Budget
-from .checkpoint import TrainerState
 from .evaluate import count_samples, evaluate
 from .flops import ModelFlops, measure_peak
 from .guard import Guard
@@ -23,6 +24,8 @@ from .reporter import Reporter
 from .saver import Saver
 from .schedule import Schedule
 from .signals import StopRequest
+from .silence import Silence
+from .snapshot import TrainerState
 from .step import MicroBatch, StepResult, TrainStep
 
 if TYPE_CHECKING:
@@ -53,11 +56,13 @@ def train(job: Job, workspace: Workspace, checkpoint: Checkpoint | None) -> int:
     with StopRequest() as stop, Trainer(job, workspace, checkpoint) as trainer:
         if checkpoint is None:
             trainer.rehearse()
-        while not trainer.is_done and stop.signal is None:
+        if trainer.is_done:
+            _log.info("all %d steps are made: nothing is left to train", trainer.budget.total_steps)
+        while not trainer.is_done and not stop.is_agreed(job.mesh):
             trainer.step()
             trainer.save_if_due()
             trainer.evaluate_if_due(stop)
-        if stop.signal is not None:
+        if stop.is_agreed(job.mesh):
             trainer.leave(stop)
             return stop.exit_status
         trainer.finish(stop)
@@ -71,21 +76,25 @@ class Trainer:
         options = job.options
         self.job = job
         self.options = options
+        self.mesh = job.mesh
         self.state = checkpoint.state if checkpoint else TrainerState()
-        self.budget = Budget.from_options(options, job.training.epoch_size)
+        self.budget = Budget.from_options(options, job.training.epoch_size, self.mesh.data_world)
         self.schedule = Schedule.from_options(options, self.budget.total_steps)
         self.precision = Precision(options)
         self.flops = ModelFlops(job.model, job.config)
         if options.recompute:
             apply_recompute(job.model, options.recompute_granularity)
-        self.optimizer = AdamW(job.model.named_parameters(), options)
+        self.holding = hold(job.model, self.mesh)
+        self.optimizer = AdamW(self.holding, options)
         self.saver = Saver(
             workspace.checkpoints, job.model, self.optimizer,
-            identity=job.identity, about={"versions": versions()}, limit=options.save_total_limit,
+            identity=job.identity, about=self._about(), limit=options.save_total_limit, mesh=self.mesh,
         )  # fmt: skip
         if checkpoint:
             self._restore(checkpoint)
-        self.train_step = TrainStep(job.model, self.optimizer, self.precision, seed=options.seed)
+        owned = {name: self.saver.ownership.owned[f"model/{name}"] for name in self.holding.parts}
+        agreement = Agreement(self.mesh, self.holding.parts, owned)
+        self.train_step = TrainStep(job.model, self.optimizer, self.precision, agreement, seed=options.seed)
         self.guard = Guard(
             options.max_skipped_steps, self.precision.scale, self.saver.whereabouts, in_row=self.state.skipped_in_row
         )
@@ -95,12 +104,15 @@ class Trainer:
 
     def __enter__(self) -> Self:
         root, start, total = self.saver.store.root, self.state.step, self.budget.total_steps
+        peak = measure_peak(self.precision.dtype) * self.mesh.world.size
+        self.reporter: Reporter | Silence = Silence()
+        if not self.mesh.is_main:
+            return self
         try:
             write_record(root, self.job.run, data=self.job.fingerprints, resumed_from=start, total_steps=total)
             self.reporter = Reporter(
-                root, self.options, title=self.job.title, total_steps=total, start=start,
-                peak_flops=measure_peak(self.precision.dtype),
-            )  # fmt: skip
+                root, self.options, title=self.job.title, total_steps=total, start=start, peak_flops=peak
+            )
         except OSError as error:
             raise TrainingError(f"{root} cannot be written ({error.strerror or error})") from error
         return self
@@ -124,13 +136,12 @@ class Trainer:
         rate = self.schedule.rate(self.state.step)
         micro_batches = self._next_micro_batches()
         result = self.train_step.run(micro_batches, rate)
-        self.guard.check(self.state.step + 1, result, micro_batches)
+        samples = range(self.state.samples, self.state.samples + self.budget.batch_size)
+        self.guard.check(self.state.step + 1, result, samples)
         self._advance(result)
-        self.reporter.step(
-            self.state, result, rate=rate, seconds=time.perf_counter() - start,
-            num_tokens=sum(int((micro.batch.segments_BS > 0).sum()) for micro in micro_batches),
-            flops=sum(self.flops.of_batch(*micro.batch.ids_BS.shape) for micro in micro_batches),
-        )  # fmt: skip
+        # Of all ranks: rows of one batch are about as long on each of them.
+        flops = self.mesh.data_world * sum(self.flops.of_batch(*micro.batch.ids_BS.shape) for micro in micro_batches)
+        self.reporter.step(self.state, result, rate=rate, seconds=time.perf_counter() - start, flops=flops)
 
     def save_if_due(self) -> None:
         """Save where the strategy says so, at the last step, and where the last try failed."""
@@ -164,10 +175,17 @@ class Trainer:
             self._evaluate(stop)
         store = self.saver.store
         try:
-            self.job.publish(store.storage, store.root)
+            with self.saver.whole_weights(self.state) as weights:
+                if self.mesh.is_main:
+                    self.job.publish(store.storage, store.root, weights)
         except OSError as error:
             said = f"{store.root}: the model directory cannot be written ({error.strerror or error})"
             raise TrainingError(f"{said}. {self.saver.whereabouts()} The same command goes on from there.") from error
+
+    def _about(self) -> dict[str, Any]:
+        """Return what a reader of a checkpoint's manifest may want to know."""
+        layout = {} if self.mesh.is_alone else {"layout": asdict(self.mesh.plan)}
+        return {"versions": versions(), **layout}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.saver.restore(checkpoint)
@@ -176,7 +194,10 @@ class Trainer:
             scale.value, scale.good_steps = self.state.loss_scale, self.state.loss_scale_good_steps
 
     def _next_micro_batches(self) -> list[MicroBatch]:
-        size, first = self.options.per_device_train_batch_size, self.state.samples
+        """Return this rank's micro-batches: the ranks' shares of a global batch lie one after the other in it."""
+        size = self.options.per_device_train_batch_size
+        share = self.budget.batch_size // self.mesh.data_world
+        first = self.state.samples + self.mesh.data_rank * share
         return [
             MicroBatch(
                 collate(
@@ -186,7 +207,7 @@ class Trainer:
                 ),
                 start,
             )
-            for start in range(first, first + self.budget.batch_size, size)
+            for start in range(first, first + share, size)
         ]
 
     def _advance(self, result: StepResult) -> None:
@@ -215,9 +236,10 @@ class Trainer:
         size, most = self.options.per_device_eval_batch_size, self.options.max_evaluate_steps
         with self.reporter.evaluating(count_samples(source, size, most)) as advance:
             evaluation = evaluate(
-                self.job.model, source, batch_size=size, pad_id=self.job.pad_id, max_batches=most,
-                stopped=lambda: stop.signal is not None, advance=advance,
+                self.job.model, source, batch_size=size, pad_id=self.job.pad_id, max_batches=most, mesh=self.mesh,
+                stopped=lambda: stop.is_agreed(self.mesh), advance=advance,
             )  # fmt: skip
+        self.holding.rest()
         if evaluation is not None:
             self._evaluated_step = self.state.step
             self.reporter.evaluation(self.state, evaluation, time.perf_counter() - start)

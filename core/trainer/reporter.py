@@ -23,8 +23,8 @@ from .trackers import Tracker
 
 if TYPE_CHECKING:
     from ..config.training import TrainingOptions
-    from .checkpoint import TrainerState
     from .evaluate import Evaluation
+    from .snapshot import TrainerState
     from .step import StepResult
 
 _log = logging.getLogger("llm_run.trainer")
@@ -44,7 +44,7 @@ class Interval:
     flops: float = 0.0
     skipped: int = 0
 
-    def add(self, result: StepResult, *, num_tokens: int, seconds: float, flops: float) -> None:
+    def add(self, result: StepResult, *, seconds: float, flops: float) -> None:
         """Add one step."""
         self.seconds += seconds
         if result.fault:
@@ -52,7 +52,7 @@ class Interval:
             return
         self.loss_sum += result.loss * result.num_supervised
         self.num_supervised += result.num_supervised
-        self.num_tokens += num_tokens
+        self.num_tokens += result.num_tokens
         self.flops += flops
 
 
@@ -79,20 +79,17 @@ class Reporter:
         self._bar = self._progress.add_task("training", total=total_steps, completed=start, loss="")
         self._progress.start()
 
-    def step(
-        self, state: TrainerState, result: StepResult, *, rate: float, num_tokens: int, seconds: float, flops: float
-    ) -> None:
+    def step(self, state: TrainerState, result: StepResult, *, rate: float, seconds: float, flops: float) -> None:
         """Take note of a step, and log where it is due.
 
         Args:
             state: after the step.
             result: of the step.
             rate: its learning rate.
-            num_tokens: tokens of the step, padding left out.
             seconds: time it took, data included, saving and evaluation not.
-            flops: of the model, for those tokens and their padding.
+            flops: of the model, for the tokens of all ranks and their padding.
         """
-        self._interval.add(result, num_tokens=num_tokens, seconds=seconds, flops=flops)
+        self._interval.add(result, seconds=seconds, flops=flops)
         self._progress.update(self._bar, completed=state.step, loss=f"loss {result.loss:.4f}")
         first = self.options.logging_first_step and state.step == 1
         if first or state.step % self.options.logging_steps == 0 or state.step == self.total_steps:

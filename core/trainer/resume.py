@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import Checkpoint, read_checkpoint
+from ..parallel.mesh import Mesh
+from .checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from .identity import check_same_run
 
 if TYPE_CHECKING:
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("llm_run.trainer")
 
 
-def find_checkpoint(workspace: Workspace, options: TrainingOptions, ours: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint to go on from, if there is one.
+def find_checkpoint(
+    workspace: Workspace, options: TrainingOptions, ours: Mapping[str, Any], mesh: Mesh | None = None
+) -> Checkpoint | None:
+    """Return the checkpoint to go on from, if there is one; rank 0 looks for it and verifies it for all.
 
     That is the one the user names, or the newest valid one in the output directory; with ``overwrite_output_dir``
     there is none, and old ones are deleted. Checkpoints newer than the one taken are renamed, so that they do not
@@ -28,6 +31,13 @@ def find_checkpoint(workspace: Workspace, options: TrainingOptions, ours: Mappin
         CheckpointError: the named one is damaged, or only damaged ones exist.
         RefusedError: it belongs to another run.
     """
+    mesh = mesh or Mesh()
+    found = _find(workspace, options, ours) if mesh.is_main else None
+    directory = mesh.share(str(found.directory) if found else None, "the choice of a checkpoint")
+    return found if mesh.is_main or directory is None else open_checkpoint(Path(directory))
+
+
+def _find(workspace: Workspace, options: TrainingOptions, ours: Mapping[str, Any]) -> Checkpoint | None:
     store = workspace.checkpoints
     if options.overwrite_output_dir:
         store.discard_all()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import TrainingError
-from .checkpoint import Checkpoint, CheckpointStore, Snapshot, TrainerState
-from .optimizer import load_tensors
+from ..convert.load import fill
+from ..errors import CheckpointError, TrainingError
+from ..parallel.agree import by_main
+from ..parallel.ownership import share_out
+from ..parallel.slices import Part
+from .checkpoint import Checkpoint, CheckpointStore, open_checkpoint
+from .checkpoint_weights import CheckpointWeights
+from .checkpoint_writer import write_checkpoint
+from .snapshot import Snapshot, TrainerState
+from .storage import temporary_sibling
+from .tensor_files import OwnedPart
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from paddle import Tensor
 
     from ..causal_lm import CausalLM
+    from ..parallel.mesh import Mesh
     from .optimizer import AdamW
 
 _log = logging.getLogger("llm_run.trainer")
@@ -38,35 +48,58 @@ class Saver:
         identity: Mapping[str, Any],
         about: Mapping[str, Any],
         limit: int | None,
+        mesh: Mesh,
     ) -> None:
         self.store = store
-        self.model = model
         self.optimizer = optimizer
         self.identity = identity
         self.about = about
         self.limit = limit
+        self.mesh = mesh
         self.failures = 0
         self.last: Path | None = None
         """The last checkpoint that is known to be whole."""
+        holding = optimizer.holding
+        self._names = [name for name, _ in model.named_parameters()]
+        self._model = {**model_tensors(model), **holding.tensors}
+        parts = {**{name: Part.whole(tuple(tensor.shape)) for name, tensor in self._model.items()}, **holding.parts}
+        self.parts = {f"model/{name}": part for name, part in parts.items()}
+        self.parts |= {f"optimizer/{name}": part for name, part in optimizer.parts().items()}
+        self.ownership = share_out(self.parts, mesh)
 
     def snapshot(self, state: TrainerState) -> Snapshot:
         """Return the live state; on a CPU it is looked at where it is, from a GPU it is copied."""
         return Snapshot(
             state=state,
             identity=self.identity,
-            model={name: to_array(tensor) for name, tensor in model_tensors(self.model).items()},
+            model={name: to_array(tensor) for name, tensor in self._model.items()},
             optimizer={name: to_array(tensor) for name, tensor in self.optimizer.state().items()},
             about=self.about,
+            places={name: OwnedPart(part, self.ownership.owned[name]) for name, part in self.parts.items()},
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint's tensors into model and optimizer.
+        """Put a checkpoint's tensors into model and optimizer, each rank what it holds of them.
 
         Raises:
             CheckpointError: it is not of this model.
         """
-        load_tensors(model_tensors(self.model), checkpoint.tensors_of("model"))
-        self.optimizer.load(checkpoint.tensors_of("optimizer"), checkpoint.state.updates)
+        index = checkpoint.reader.index
+        for name in self.ownership.names ^ index.keys():
+            _, _, said = name.partition("/")
+            raise CheckpointError(f"{said}: is in the {'checkpoint' if name in index else 'model'} only")
+        for name, part in self.parts.items():
+            if index[name].shape != part.shape:
+                _, _, said = name.partition("/")
+                raise CheckpointError(
+                    f"{said}: has shape {list(index[name].shape)}, and {list(part.shape)} in the model"
+                )
+        for kind, tensors in (("model", self._model), ("optimizer", self.optimizer.state())):
+            for name, tensor in tensors.items():
+                if tensor.size:
+                    fill(tensor, checkpoint.reader.read_part(f"{kind}/{name}", self.parts[f"{kind}/{name}"]))
+        self.optimizer.updates = checkpoint.state.updates
+        self.optimizer.holding.publish()
         self.last = checkpoint.directory
 
     def save(self, state: TrainerState, *, must: bool = False) -> bool:
@@ -79,7 +112,7 @@ class Saver:
             TrainingError: this was the ``MAX_FAILURES``-th failure in a row, or it ``must`` succeed.
         """
         try:
-            self.last = self.store.save(self.snapshot(state), self.limit)
+            self.last = self.store.save(self.snapshot(state), self.limit, self.mesh)
         except OSError as error:
             self.failures += 1
             said = f"step {state.step}: the checkpoint cannot be saved ({error.strerror or error})"
@@ -90,6 +123,35 @@ class Saver:
         self.failures = 0
         _log.info("saved %s", self.last)
         return True
+
+    @contextmanager
+    def whole_weights(self, state: TrainerState) -> Iterator[CheckpointWeights | None]:
+        """Give the weights of the whole model, as they lie on the disk; ``None`` where the model itself has them all.
+
+        They are those of the checkpoint of this step, or are written for the occasion and deleted again.
+
+        Raises:
+            OSError: the disk is full or cannot be written. Raised on every rank, or on none.
+        """
+        if self.optimizer.holding.keeps_whole:
+            yield None
+            return
+        target = self.store.path(state.step)
+        if self.last == target:
+            yield self.weights_in(target)
+            return
+        storage = self.store.storage
+        folder = by_main(self.mesh, "the start of the result", lambda: str(temporary_sibling(target)))
+        try:
+            write_checkpoint(storage, Path(folder), replace(self.snapshot(state), optimizer={}), self.mesh)
+            yield self.weights_in(Path(folder))
+        finally:
+            if self.mesh.is_main and Path(folder).exists():
+                storage.remove_tree(Path(folder))
+
+    def weights_in(self, directory: Path) -> CheckpointWeights:
+        """Return the weights in a checkpoint of this model."""
+        return CheckpointWeights(open_checkpoint(directory).reader, self._names)
 
     @property
     def is_pending(self) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..config.training import TrainingOptions
+
+_log = logging.getLogger("llm_run.trainer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +35,15 @@ class Schedule:
     def from_options(cls, options: TrainingOptions, total_steps: int) -> Schedule:
         """Resolve ``warmup_ratio`` and the default of ``decay_steps``, as the seed's toolchain does."""
         ratio_steps = math.ceil(options.warmup_ratio * total_steps)
+        warmup_steps = options.warmup_steps if options.warmup_steps > 0 else ratio_steps
+        if warmup_steps >= total_steps and options.lr_scheduler_type != "constant":
+            message = "warm-up takes %d steps of %d: the learning rate never reaches %g. Lower --warmup_steps"
+            _log.warning(message, warmup_steps, total_steps, options.learning_rate)
         return cls(
             kind=options.lr_scheduler_type,
             peak=options.learning_rate,
             total_steps=total_steps,
-            warmup_steps=options.warmup_steps if options.warmup_steps > 0 else ratio_steps,
+            warmup_steps=warmup_steps,
             decay_steps=options.decay_steps,
             min_rate=options.min_learning_rate,
             num_cycles=options.num_cycles,

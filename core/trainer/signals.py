@@ -6,7 +6,10 @@ import logging
 import signal
 import threading
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from ..parallel.mesh import Mesh
 
 _log = logging.getLogger("llm_run.trainer")
 
@@ -32,6 +35,17 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+    def is_agreed(self, mesh: Mesh) -> bool:
+        """Return whether a signal has come to any rank; every rank must ask, and all get the same answer.
+
+        Raises:
+            DistributedError: a rank has gone or is late.
+        """
+        number = mesh.agree_max(int(self.signal or 0), "a look at signals")
+        if number and self.signal is None:
+            self.signal = signal.Signals(number)
+        return number > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:

@@ -6,7 +6,6 @@ disk, at the n-th operation. Nothing here imports Paddle.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -79,21 +78,6 @@ class Storage:
         trash = path.with_name(f".trash-{uuid.uuid4().hex}")
         self.rename(path, trash)
         self.remove_tree(trash)
-
-    @contextlib.contextmanager
-    def new_directory(self, target: Path) -> Iterator[Path]:
-        """Give a temporary sibling to fill; on leaving, it is renamed to ``target``, or removed after an error."""
-        temporary = temporary_sibling(target)
-        self.make_directory(temporary)
-        try:
-            yield temporary
-            self.sync_directory(temporary)
-            self.rename(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self.remove_tree(temporary)
-            raise
-        self.sync_directory(target.parent)
 
 
 def temporary_sibling(target: Path) -> Path:

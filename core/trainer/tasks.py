@@ -14,6 +14,9 @@ from ..convert.tokenizer import find_chat_template, load_tokenizer
 from ..data.instruction import open_instruction_data
 from ..data.pretraining import open_pretraining_data
 from ..errors import DataError, Problem, RefusedError
+from ..launch.world import find_world
+from ..parallel.degrees import fill_plan
+from ..parallel.join import mesh_of
 from .checks import check_training
 from .evaluate import evaluate
 from .identity import fingerprint_weights, global_batch_size, identity
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from ..data.chat import ChatTemplate
     from ..data.sample import SampleSource
     from ..data.tokenizer import Tokenizer
+    from ..parallel.mesh import Mesh
     from ..registry.facts import ModelConfig
     from ..run import Run
 
@@ -66,28 +70,38 @@ def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool)
     if problems or options.output_dir is None:
         raise RefusedError(*problems)
     weights = Path(source) if from_weights and source else None
-    with Workspace(Path(options.output_dir)) as workspace:
+    membership = find_world(run.config.launch).membership
+    is_main = membership is None or membership.rank == 0
+    with Workspace(Path(options.output_dir), is_main=is_main) as workspace:
+        # Before the ranks meet: nobody waits for another one's index building.
         materials = _check_data(open_data(run))
-        if not options.do_train:
-            return _evaluate_only(materials, workspace, _build(materials.run, weights))
-        assert materials.training is not None
-        ours = identity(
-            materials.run,
-            data=materials.training.fingerprint,
-            weights=fingerprint_weights(weights) if weights else "random",
-        )
-        checkpoint = find_checkpoint(workspace, options, ours)
-        job = Job(
-            run=materials.run,
-            # A checkpoint brings its own weights: those of the model directory need not be read again.
-            model=_build(materials.run, None if checkpoint else weights),
-            training=materials.training,
-            evaluation=materials.evaluation,
-            tokenizer=materials.tokenizer,
-            template=materials.template,
-            identity=ours,
-        )
-        return train(job, workspace, checkpoint)
+        with mesh_of(run.config.launch) as mesh:
+            if not options.do_train:
+                return _evaluate_only(materials, workspace, _build(materials.run, weights), mesh)
+            return _train(materials, workspace, weights, mesh)
+
+
+def _train(materials: Materials, workspace: Workspace, weights: Path | None, mesh: Mesh) -> int:
+    assert materials.training is not None
+    ours = identity(
+        materials.run,
+        data=materials.training.fingerprint,
+        weights=fingerprint_weights(weights) if weights else "random",
+        data_world=mesh.data_world,
+    )
+    checkpoint = find_checkpoint(workspace, materials.run.config.training, ours, mesh)
+    job = Job(
+        run=materials.run,
+        # A checkpoint brings its own weights: those of the model directory need not be read again.
+        model=_build(materials.run, None if checkpoint else weights),
+        training=materials.training,
+        evaluation=materials.evaluation,
+        tokenizer=materials.tokenizer,
+        template=materials.template,
+        identity=ours,
+        mesh=mesh,
+    )
+    return train(job, workspace, checkpoint)
 
 
 def _build(run: Run, weights: Path | None) -> CausalLM:
@@ -102,7 +116,8 @@ def _open_pretraining(run: Run) -> Materials:
     if not run.config.model.continue_training:
         run = replace(run, model_config=_grown(run, tokenizer))
     options = run.config.training
-    num_samples = max(1, options.max_steps * global_batch_size(options))
+    data_world = fill_plan(run.config.launch, find_world(run.config.launch).size).data_world
+    num_samples = max(1, options.max_steps * global_batch_size(options, data_world))
     training, evaluation = open_pretraining_data(run, num_samples)
     return Materials(run=run, training=training, evaluation=evaluation, tokenizer=tokenizer)
 
@@ -164,15 +179,18 @@ def _check_data(materials: Materials) -> Materials:
     return materials if wants_evaluation else replace(materials, evaluation=None)
 
 
-def _evaluate_only(materials: Materials, workspace: Workspace, model: CausalLM) -> int:
+def _evaluate_only(materials: Materials, workspace: Workspace, model: CausalLM, mesh: Mesh) -> int:
     """Evaluate the model as it is; the row in ``metrics.jsonl`` has step 0."""
     assert materials.evaluation is not None
     options = materials.run.config.training
     evaluation = evaluate(
         model, materials.evaluation, batch_size=options.per_device_eval_batch_size,
         pad_id=materials.tokenizer.pad_id if materials.tokenizer else 0, max_batches=options.max_evaluate_steps,
+        mesh=mesh,
     )  # fmt: skip
     assert evaluation is not None
+    if not mesh.is_main:
+        return 0
     metrics = MetricsFile(workspace.root, keep_through=sys.maxsize)
     metrics.write({"step": 0, **evaluation.metrics()})
     metrics.close()
