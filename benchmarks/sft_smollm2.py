@@ -46,20 +46,20 @@ def answers(model: Path, work: Path, name: str) -> list[str]:
     return [json.loads(line)["output"] for line in output.read_text(encoding="utf-8").splitlines()]
 
 
-def fine_tune(model: Path, data: Path, work: Path, steps: int) -> list[float]:
-    """Run SFT and return the evaluation losses, before the first step first."""
+def fine_tune(model: Path, data: Path, work: Path, steps: int) -> float:
+    """Run SFT for some steps, or only evaluate for none, and return the last evaluation loss."""
     options = {
         "model_name_or_path": model, "dataset_name_or_path": data / "sft_en.train.jsonl",
-        "eval_dataset": data / "sft_en.dev.jsonl", "output_dir": work / "run", "max_steps": steps,
+        "eval_dataset": data / "sft_en.dev.jsonl", "output_dir": work / ("run" if steps else "untrained"),
+        "max_steps": max(steps, 1), "do_train": "true" if steps else "false",
         "src_length": 256, "max_length": 512, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
         "per_device_eval_batch_size": 4, "learning_rate": 2e-5, "warmup_steps": 5, "lr_scheduler_type": "cosine",
-        "logging_steps": 1, "save_strategy": "no", "do_eval": "true", "evaluation_strategy": "steps",
-        "eval_steps": max(steps // 2, 1), "max_evaluate_steps": 20,
+        "logging_steps": 1, "save_strategy": "no", "do_eval": "true", "max_evaluate_steps": 20,
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     run(BIN / "llm-run", "--task", "sft", "--overwrite_output_dir", *flags)
-    lines = (work / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record["eval_loss"] for record in map(json.loads, lines) if "eval_loss" in record]
+    lines = (Path(options["output_dir"]) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return next(record["eval_loss"] for record in map(json.loads, reversed(lines)) if "eval_loss" in record)
 
 
 def main() -> None:
@@ -71,12 +71,13 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
 
     before = answers(smollm2(), arguments.work, "before")
-    losses = fine_tune(smollm2(), arguments.data, arguments.work, arguments.steps)
+    untrained = fine_tune(smollm2(), arguments.data, arguments.work, 0)
+    trained = fine_tune(smollm2(), arguments.data, arguments.work, arguments.steps)
     after = answers(arguments.work / "run", arguments.work, "after")
     for question, old, new in zip(QUESTIONS, before, after, strict=True):
         print(f"\n{question}\n  before: {old!r}\n  after:  {new!r}")
-    verdict = "lower" if losses[-1] < losses[0] else "NOT LOWER"
-    print(f"\ndev loss {losses[0]:.4f} before, {losses[-1]:.4f} after {arguments.steps} steps: {verdict}")
+    verdict = "lower" if trained < untrained else "NOT LOWER"
+    print(f"\ndev loss {untrained:.4f} before, {trained:.4f} after {arguments.steps} steps: {verdict}")
 
 
 if __name__ == "__main__":
