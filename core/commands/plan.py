@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from typing import Any
 
 from ..config.option import TRAINING
@@ -13,6 +12,7 @@ from ..estimate.parameters import ParameterCount, count_parameters
 from ..launch.environment import cores
 from ..launch.framework import choose_device
 from ..launch.kernels import apply_preferences
+from ..launch.resident import peak_resident_bytes
 from ..launch.start import settle
 from ..run import Run
 from .table import aligned
@@ -30,7 +30,7 @@ def _estimate(run: Run, may_restart: bool) -> dict[str, Any]:
     settle(run, may_restart=may_restart)
     device = choose_device(launch.device, launch.devices)
     apply_preferences(run.config.model)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = peak_resident_bytes()
     count = count_parameters(run.family, run.model_config)
     peak = max(phases(run, count, base), key=lambda phase: phase.total)
     found = {

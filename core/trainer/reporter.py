@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import paddle
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..launch.resident import peak_resident_bytes
 from .curve import draw_curve
 from .metrics import MetricsFile
 from .precision import on_gpu
@@ -164,4 +164,4 @@ def peak_memory_gb() -> float:
     """Return the most memory used so far: of the GPU where there is one, else of this process, in GB."""
     if on_gpu():
         return float(paddle.device.cuda.max_memory_allocated()) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_resident_bytes() / 1e9

@@ -31,10 +31,12 @@ SHAPE = {
     "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "hidden_act": "silu",
 }  # fmt: skip
 MEASURED = """
-import resource, sys
+import sys
 from llm_run.core.cli import main
 status = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss, which exec keeps: a large test process would be counted as well.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(int(peak.split()[1]) * 1024)
 sys.exit(status)
 """
 
