@@ -3,7 +3,7 @@ under every other.
 
     python benchmarks/layouts.py                            # the tiny llama, 20 steps, about 40 seconds on 2 cores
     python benchmarks/layouts.py --families llama,bloom     # these families; "all" for every installed one
-    python benchmarks/layouts.py --pairs                    # and save under each layout, go on under each other: 3 minutes
+    python benchmarks/layouts.py --pairs                    # and resume each layout from each other: 3 minutes
 
 Prints a row a layout: the largest relative difference of loss and gradient norm over all steps, and the largest
 difference of a parameter and of a moment in the last checkpoint. 0 where losses and parameters stay within 1e-5.
