@@ -54,12 +54,21 @@ def all_gather(x: Tensor, group: Group, *, dim: int) -> Tensor:
     Raises:
         DistributedError: a rank has gone, is late, or came with another shape.
     """
+    return x if group.is_alone else paddle.concat(all_gather_parts(x, group), axis=dim)
+
+
+def all_gather_parts(x: Tensor, group: Group) -> list[Tensor]:
+    """Return all ranks' ``x``, in the order of the group, not joined.
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came with another shape.
+    """
     if group.is_alone:
-        return x
-    group.ready(_called("all_gather", str(dim), x))
+        return [x]
+    group.ready(_called("all_gather", "", x))
     parts: list[Tensor] = []
     dist.all_gather(parts, x.detach().contiguous(), group=group.handle)
-    return paddle.concat(parts, axis=dim)
+    return parts
 
 
 def reduce_scatter(x: Tensor, group: Group, *, dim: int) -> Tensor:
@@ -76,6 +85,22 @@ def reduce_scatter(x: Tensor, group: Group, *, dim: int) -> Tensor:
     result = paddle.empty_like(parts[0])
     dist.reduce_scatter(result, parts, group=group.handle)
     return result
+
+
+def reduce_scatter_in_place(flat: Tensor, group: Group) -> Tensor:
+    """Return this rank's share of the sum of all ranks' ``flat``, which is used up: no second one of it is made.
+
+    Args:
+        flat: contiguous, with one dimension that divides by the ranks of the group.
+        group: of the ranks.
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came with another shape.
+    """
+    if group.is_alone or group.backend != "gloo":
+        return reduce_scatter(flat, group, dim=0)
+    all_reduce_in_place(flat, group)
+    return split(flat, group, dim=0).clone()  # a view would keep all of ``flat``
 
 
 def split(x: Tensor, group: Group, *, dim: int) -> Tensor:

@@ -58,8 +58,13 @@ class Replicated:
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that computed them from different tokens."""
-        if not self._group.is_alone:
-            self._sums = sum_in_buckets(self.gradients(), self._group)
+        if self._group.is_alone:
+            return
+        gradients = self.gradients()
+        for bucket in buckets({name: 4 * int(gradient.size) for name, gradient in gradients.items()}):
+            self._sums |= summed({name: gradients.pop(name) for name in bucket}, self._group)
+            for name in bucket:
+                self.tensors[name].grad = None
 
     def publish(self) -> None:
         """Do nothing: every rank has made the same update."""
@@ -79,24 +84,22 @@ def parts_of(tensors: Mapping[str, Tensor], parts: Mapping[str, Part] | None) ->
     return {name: known.get(name) or Part.whole(tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def sum_in_buckets(gradients: Mapping[str, Tensor], group: Group, *, most: int = BUCKET_BYTES) -> dict[str, Tensor]:
-    """Return the sums of all ranks' gradients, which must have the same names and shapes everywhere.
+def summed(gradients: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """Return the sums of all ranks' gradients, as views of one buffer; the gradients themselves are taken.
 
     Args:
-        gradients: float32, of this rank.
+        gradients: float32, of this rank; names and shapes are the same on all ranks.
         group: of the ranks.
-        most: bytes that are sent at once, where no single gradient is larger.
 
     Raises:
         DistributedError: a rank has gone, is late, or has other gradients.
     """
-    sums: dict[str, Tensor] = {}
+    shapes = {name: gradient.shape for name, gradient in gradients.items()}
     with paddle.no_grad():
-        for names in _buckets(gradients, most):
-            flat = paddle.concat([gradients[name].flatten() for name in names])
-            all_reduce_in_place(flat, group)
-            sums |= zip(names, unflattened(flat, [gradients[name].shape for name in names]), strict=True)
-    return sums
+        flat = paddle.concat([gradient.flatten() for gradient in gradients.values()])
+        gradients.clear()
+        all_reduce_in_place(flat, group)
+        return dict(zip(shapes, unflattened(flat, list(shapes.values())), strict=True))
 
 
 def unflattened(flat: Tensor, shapes: Sequence[Sequence[int]]) -> Iterator[Tensor]:
@@ -110,11 +113,11 @@ def unflattened(flat: Tensor, shapes: Sequence[Sequence[int]]) -> Iterator[Tenso
         at += size
 
 
-def _buckets(gradients: Mapping[str, Tensor], most: int) -> Iterator[list[str]]:
+def buckets(sizes: Mapping[str, int], *, most: int = BUCKET_BYTES) -> Iterator[list[str]]:
+    """Yield names in their order, together as long as their ``sizes`` add up to ``most`` at the most."""
     bucket: list[str] = []
     held = 0
-    for name, gradient in gradients.items():
-        size = 4 * gradient.size
+    for name, size in sizes.items():
         if bucket and held + size > most:
             yield bucket
             bucket, held = [], 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import paddle
 
-from .collectives import all_gather, all_reduce_in_place, reduce_scatter
+from .collectives import all_gather_parts, all_reduce_in_place, reduce_scatter_in_place
 from .data_parallel import unflattened
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Unit:
         self.rows = {name: _cut(tensor.shape[0], self.group.size) for name, tensor in self.parameters.items()}
         self.shares = {name: self._share(name) for name in self.parameters}
         self._shapes = {name: list(tensor.shape) for name, tensor in self.parameters.items()}
-        self._length = max(sum(self._size(name, rank) for name in self.rows) for rank in range(self.group.size))
+        self._places, lengths = self._places_of_all()
+        self._length = max(lengths)
         self._gradient_L: Tensor | None = None
         self._reduced: set[str] = set()
         self.is_gathered = True
@@ -51,13 +52,11 @@ class Unit:
             return
         with paddle.no_grad():
             pieces = [share.flatten() for share in self.shares.values()]
-            all_WL = all_gather(_filled(pieces, self._length), self.group, dim=0)
-            starts = [rank * self._length for rank in range(self.group.size)]
+            theirs = all_gather_parts(_filled(pieces, self._length), self.group)
             for name, parameter in self.parameters.items():
-                sizes = [self._size(name, rank) for rank in range(self.group.size)]
-                parts = [all_WL._slice(at, at + size) for at, size in zip(starts, sizes, strict=True) if size]
-                starts = [at + size for at, size in zip(starts, sizes, strict=True)]
-                _put(parameter, paddle.concat(parts).reshape(self._shapes[name]), replace=self.frees)
+                rows = [self._rows_in(flat_L, name, rank) for rank, flat_L in enumerate(theirs)]
+                whole = paddle.concat([some for some in rows if some is not None]).reshape(self._shapes[name])
+                _put(parameter, whole, replace=self.frees)
         self.is_gathered = True
 
     def free(self) -> None:
@@ -69,20 +68,17 @@ class Unit:
 
     def reduce(self) -> None:
         """Add the sum of all ranks' gradients to this rank's share, and drop those of the parameters themselves."""
-        gradients = {
-            name: parameter.grad.contiguous()
-            for name, parameter in self.parameters.items()
-            if parameter.grad is not None
-        }
-        if not gradients:
+        if all(parameter.grad is None for parameter in self.parameters.values()):
             return
         with paddle.no_grad():
-            pieces = [self._packed(gradients, rank) for rank in range(self.group.size)]
-            for parameter in self.parameters.values():
-                parameter.grad = None
-            gradients.clear()
-            mine_L = reduce_scatter(paddle.concat(pieces), self.group, dim=0)
-            del pieces
+            flat_WL = paddle.zeros([self.group.size * self._length])
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    self._reduced.add(name)
+                    self._pack(name, parameter.grad.contiguous(), flat_WL)
+                    parameter.grad = None
+            mine_L = reduce_scatter_in_place(flat_WL, self.group)
+            del flat_WL
             for axis in ("dp", "sep"):
                 all_reduce_in_place(mine_L, self.mesh.group(axis))
             self._gradient_L = mine_L if self._gradient_L is None else self._gradient_L.add_(mine_L)
@@ -111,17 +107,32 @@ class Unit:
         share: Tensor = parameter._slice(first, end)
         return share.clone() if self.frees else share
 
-    def _packed(self, gradients: Mapping[str, Tensor], rank: int) -> Tensor:
-        """Return what ``rank`` is to get of this rank's gradients; zeros where a parameter has none."""
-        pieces = []
-        for name, (first, end) in ((name, rows[rank]) for name, rows in self.rows.items()):
-            if name in gradients:
-                self._reduced.add(name)
-                if first < end:
-                    pieces.append(gradients[name]._slice(first, end).flatten())
-            else:
-                pieces.append(paddle.zeros([self._size(name, rank)]))
-        return _filled(pieces, self._length)
+    def _rows_in(self, flat_L: Tensor, name: str, rank: int) -> Tensor | None:
+        """Return a view of a rank's rows of a parameter in its flat tensor; ``None`` where it has none."""
+        at, size = self._places[rank][name], self._size(name, rank)
+        rows: Tensor | None = flat_L._slice(at, at + size) if size else None
+        return rows
+
+    def _pack(self, name: str, gradient: Tensor, flat_WL: Tensor) -> None:
+        """Put each rank's rows of a gradient where that rank's share of all gradients lies."""
+        for rank, (first, end) in enumerate(self.rows[name]):
+            if first < end:
+                at = rank * self._length + self._places[rank][name]
+                rows = gradient._slice(first, end).flatten()
+                paddle.assign(rows, output=flat_WL._slice(at, at + rows.size))
+
+    def _places_of_all(self) -> tuple[list[dict[str, int]], list[int]]:
+        """Return for each rank where its rows of each parameter lie in its flat tensor, and how long that is."""
+        places: list[dict[str, int]] = []
+        lengths = []
+        for rank in range(self.group.size):
+            at, mine = 0, {}
+            for name in self.rows:
+                mine[name] = at
+                at += self._size(name, rank)
+            places.append(mine)
+            lengths.append(at)
+        return places, lengths
 
     def _size(self, name: str, rank: int) -> int:
         first, end = self.rows[name][rank]
