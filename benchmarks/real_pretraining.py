@@ -63,7 +63,8 @@ def pretrain(work: Path, steps: int) -> dict[str, float]:
     """Run pretraining and return the last logged values of ``metrics.jsonl``."""
     options = {
         "model_name_or_path": work / "model", "input_dir": work / "tokens", "output_dir": work / "run",
-        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 2e-3,
+        "max_length": SEQUENCE, "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": 1e-3,
+        "embedding_learning_rate": 4e-2, "head_learning_rate": 4e-3,
         "min_learning_rate": 5e-5, "lr_scheduler_type": "cosine", "warmup_steps": max(steps // 30, 1),
         "weight_decay": 0.1, "adam_beta2": 0.98, "logging_steps": 100, "save_strategy": "no",
         "evaluation_strategy": "steps", "eval_steps": max(steps // 3, 1), "do_eval": "true",

@@ -26,6 +26,14 @@ class TrainingOptions:
     max_steps: int = option(-1, "optimizer steps; overrides num_train_epochs where > 0", tasks=TRAINING)
 
     learning_rate: float = option(5e-5, "peak learning rate", tasks=TRAINING)
+    embedding_learning_rate: float | None = option(
+        None, "peak learning rate of the token embedding, which is trained rarely; default: learning_rate",
+        tasks=TRAINING,
+    )  # fmt: skip
+    head_learning_rate: float | None = option(
+        None, "peak learning rate of the output head, where it is not the embedding; default: learning_rate",
+        tasks=TRAINING,
+    )  # fmt: skip
     min_learning_rate: float = option(0.0, "learning rate at the end of linear and cosine schedules", tasks=TRAINING)
     lr_scheduler_type: str = option(
         "linear", "shape of the learning rate", tasks=TRAINING,

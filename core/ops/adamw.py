@@ -24,6 +24,7 @@ def adamw_update(
     first_moments: Sequence[Tensor],
     second_moments: Sequence[Tensor],
     decays: Sequence[float],
+    lr_scales: Sequence[float],
     *,
     lr: float,
     beta1: float,
@@ -39,7 +40,8 @@ def adamw_update(
         grads: their gradients, float32.
         first_moments: running means of the gradient, zeros before step 1.
         second_moments: running means of its square, zeros before step 1.
-        decays: weight decay of each tensor, per unit of ``lr``.
+        decays: weight decay of each tensor, per unit of its learning rate.
+        lr_scales: factor of each tensor on ``lr``.
         lr: learning rate.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
@@ -55,19 +57,19 @@ def adamw_update(
     if uses_native("adamw", *(tensor for group in tensors for tensor in group)):
         options = _Options(lr, beta1, beta2, eps, step_size, root_correction, grad_scale)
         sizes = np.array([param.size for param in params], dtype=np.int64)
-        rates = np.array(decays, dtype=np.float32)
+        factors = [np.array(values, dtype=np.float32) for values in (decays, lr_scales)]
         pointers = [_pointers(group) for group in tensors]
         kernel("adamw")(
-            *(array.ctypes.data for array in (*pointers, sizes, rates)), len(params), ctypes.addressof(options)
+            *(array.ctypes.data for array in (*pointers, sizes, *factors)), len(params), ctypes.addressof(options)
         )
         return
     with paddle.no_grad():
-        for param, grad, first, second, decay in zip(params, grads, first_moments, second_moments, decays, strict=True):
+        for param, grad, first, second, decay, scale in zip(*tensors, decays, lr_scales, strict=True):
             scaled = grad * grad_scale
             first.scale_(beta1).add_(scaled * (1 - beta1))
             second.scale_(beta2).add_(scaled.square_() * (1 - beta2))
-            param.scale_(1 - lr * decay)
-            param.subtract_(first / (second.sqrt() * root_correction + eps) * step_size)
+            param.scale_(1 - lr * scale * decay)
+            param.subtract_(first / (second.sqrt() * root_correction + eps) * (step_size * scale))
 
 
 def global_norm(grads: Sequence[Tensor]) -> float:

@@ -32,7 +32,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "swiglu_forward": (None, _P, _P, _L, _P),
     "swiglu_backward": (None, _P, _P, _P, _L, _P, _P),
     "cross_entropy": (ctypes.c_double, _P, _P, _L, _L, _L, _P),
-    "adamw": (None, _P, _P, _P, _P, _P, _P, _L, _P),
+    "adamw": (None, _P, _P, _P, _P, _P, _P, _P, _L, _P),
     "square_sum": (ctypes.c_double, _P, _P, _L),
     "attention_forward": (None, _P, _P, _P, _P, _P, _P),
     "attention_backward": (None, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P),

@@ -16,7 +16,8 @@ AT_LEAST_ONE = (
     "save_steps", "eval_steps", "max_skipped_steps", "save_total_limit",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "seed", "learning_rate", "min_learning_rate", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "seed", "learning_rate", "embedding_learning_rate", "head_learning_rate", "min_learning_rate", "warmup_steps",
+    "warmup_ratio", "weight_decay", "max_grad_norm",
     "adam_beta1", "adam_beta2", "num_cycles", "lr_end",
 )  # fmt: skip
 

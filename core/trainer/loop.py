@@ -17,6 +17,7 @@ from .flops import ModelFlops, measure_peak
 from .guard import Guard
 from .optimizer import AdamW
 from .precision import LossScale, Precision
+from .rates import lr_scales
 from .recompute import apply_recompute
 from .record import versions, write_record
 from .rehearsal import rehearse
@@ -85,7 +86,7 @@ class Trainer:
         if options.recompute:
             apply_recompute(job.model, options.recompute_granularity)
         self.holding = hold(job.model, self.mesh)
-        self.optimizer = AdamW(self.holding, options)
+        self.optimizer = AdamW(self.holding, options, lr_scales(job))
         self.saver = Saver(
             workspace.checkpoints, job.model, self.optimizer,
             identity=job.identity, about=self._about(), limit=options.save_total_limit, mesh=self.mesh,

@@ -9,6 +9,8 @@ import paddle
 from ..ops import adamw_update
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from paddle import Tensor
 
     from ..config.training import TrainingOptions
@@ -28,8 +30,12 @@ class AdamW:
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
 
-    def __init__(self, holding: Holding, options: TrainingOptions) -> None:
+    def __init__(
+        self, holding: Holding, options: TrainingOptions, lr_scales: Mapping[str, float] | None = None
+    ) -> None:
+        """Begin with moments of zero; ``lr_scales`` has factors on the learning rate, by parameter."""
         self.holding = holding
+        self.lr_scales = lr_scales or {}
         self.options = options
         self.updates = 0
         self._first = {name: paddle.zeros_like(tensor) for name, tensor in holding.tensors.items()}
@@ -45,6 +51,7 @@ class AdamW:
             [self._first[name] for name in gradients],
             [self._second[name] for name in gradients],
             [self.options.weight_decay if tensors[name].ndim >= 2 else 0.0 for name in gradients],
+            [self.lr_scales.get(name, 1.0) for name in gradients],
             lr=learning_rate,
             beta1=self.options.adam_beta1,
             beta2=self.options.adam_beta2,

@@ -35,7 +35,8 @@ struct AdamW {
 };
 
 EXPORT void llm_run_adamw(float* const* params, const float* const* grads, float* const* firsts, float* const* seconds,
-                          const int64_t* sizes, const float* decays, int64_t count, const AdamW* options) {
+                          const int64_t* sizes, const float* decays, const float* lr_scales, int64_t count,
+                          const AdamW* options) {
     const AdamW o = *options;
     const std::vector<Piece> pieces = cut(sizes, count);
 #pragma omp parallel for num_threads(team(total(sizes, count))) schedule(static)
@@ -45,13 +46,14 @@ EXPORT void llm_run_adamw(float* const* params, const float* const* grads, float
         const float* __restrict g = grads[piece.tensor] + piece.start;
         float* __restrict m = firsts[piece.tensor] + piece.start;
         float* __restrict v = seconds[piece.tensor] + piece.start;
-        const float keep = 1.0f - o.lr * decays[piece.tensor];
+        const float keep = 1.0f - o.lr * lr_scales[piece.tensor] * decays[piece.tensor];
+        const float step_size = o.step_size * lr_scales[piece.tensor];
 #pragma omp simd
         for (int64_t i = 0; i < piece.size; ++i) {
             const float gradient = g[i] * o.grad_scale;
             m[i] = o.beta1 * m[i] + (1.0f - o.beta1) * gradient;
             v[i] = o.beta2 * v[i] + (1.0f - o.beta2) * gradient * gradient;
-            p[i] = keep * p[i] - o.step_size * m[i] / (__builtin_sqrtf(v[i]) * o.root_correction + o.eps);
+            p[i] = keep * p[i] - step_size * m[i] / (__builtin_sqrtf(v[i]) * o.root_correction + o.eps);
         }
     }
 }

@@ -13,18 +13,21 @@ SHAPES = [(3, 5), (7,), (40, 1000), (1,)]
 
 
 def test_ten_steps_equal_those_of_torch(variant, random):
-    starts, decays = [random(*shape) for shape in SHAPES], [0.1, 0.0, 0.3, 0.0]
+    starts, decays, scales = [random(*shape) for shape in SHAPES], [0.1, 0.0, 0.3, 0.0], [1.0, 4.0, 0.25, 1.0]
     params = [paddle.nn.Layer().create_parameter(start.shape) for start in starts]
     for param, start in zip(params, starts, strict=True):
         param.set_value(start)
     firsts, seconds = ([paddle.zeros_like(param) for param in params] for _ in range(2))
     theirs = [torch.tensor(start, requires_grad=True) for start in starts]
-    groups = [{"params": [tensor], "weight_decay": decay} for tensor, decay in zip(theirs, decays, strict=True)]
+    groups = [
+        {"params": [tensor], "weight_decay": decay, "lr": 0.01 * scale}
+        for tensor, decay, scale in zip(theirs, decays, scales, strict=True)
+    ]
     optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-6)
     for step in range(1, 11):
         grads = [random(*shape) for shape in SHAPES]
         adamw_update(
-            params, [paddle.to_tensor(2 * grad) for grad in grads], firsts, seconds, decays,
+            params, [paddle.to_tensor(2 * grad) for grad in grads], firsts, seconds, decays, scales,
             lr=0.01, beta1=0.9, beta2=0.95, eps=1e-6, step=step, grad_scale=0.5,
         )  # fmt: skip
         for tensor, grad in zip(theirs, grads, strict=True):
@@ -41,7 +44,7 @@ def test_gradients_are_left_alone(variant, random):
     tensors = [paddle.to_tensor(random(9)) for _ in range(4)]
     before = tensors[1].numpy().copy()
     adamw_update(
-        *([tensor] for tensor in tensors[:2]), [paddle.zeros([9])], [paddle.zeros([9])], [0.1],
+        *([tensor] for tensor in tensors[:2]), [paddle.zeros([9])], [paddle.zeros([9])], [0.1], [1.0],
         lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, step=1, grad_scale=0.5,
     )  # fmt: skip
     np.testing.assert_array_equal(tensors[1].numpy(), before)
