@@ -1,0 +1,182 @@
+"""Finds out whether the C++ step can do what a model does, and describes the model to it.
+
+Nothing here knows a family: a model is read by the names that ``core.layers`` gives to the parts of a block, and then
+one block is run both ways. What computes otherwise runs plain, and the reason is logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..adapters.switched import SwitchedLinear
+from ..causal_lm import CausalLM
+from ..layers import Decoder, LayerNorm, PreNormBlock, RmsNorm
+from ..ops import native
+from ..ops.decoder_step import ACTIVATIONS, DecoderPlan, DecoderStep, Layer, Norm, Pages, StepRows
+from ..ops.mask import AttentionMask
+from ..ops.matrix import float_matrix, integer_matrix, why_not_packed
+from ..quant.layer import QuantizedLinear
+from .runner import inference
+
+if TYPE_CHECKING:
+    from ..ops.matrix import Matrix
+
+PROBE = 5
+"""Tokens that a block is tried with."""
+TOLERANCE = 1e-3
+"""Largest difference of the probe, in units of its largest number: the error of packed integers is below."""
+
+_ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
+_FEED_FORWARD_PARTS = {"gate_proj", "up_proj", "down_proj"}
+
+
+class NotCoveredError(Exception):
+    """The C++ step cannot do what the model does; the text is half a sentence."""
+
+
+def plan_decoder(model: CausalLM) -> DecoderPlan:
+    """Describe a model to the C++ step.
+
+    Matrices of floats are used where they lie; those of integers are packed, which copies them.
+
+    Raises:
+        NotCoveredError: the model has a part that the step does not have, or this machine cannot run the kernels.
+    """
+    _demand(native.library() is not None, native.absence())
+    _demand(model.parameters()[0].place.is_cpu_place(), "its weights are not on the CPU")
+    _demand(isinstance(model, Decoder) and type(model).forward is CausalLM.forward, "it is no plain decoder")
+    _demand(not model.config.prefix_lm, "its prompts see themselves both ways")
+    _demand(model.prefix is None, "a tuned prefix is set before its texts")
+    _demand(model.split_loss is None, "it is split over several processes")
+    layers = tuple(_layer(block) for block in model.blocks)
+    attention = model.blocks[0].attention
+    rotary = getattr(model.config, "rotary", None)
+    has_own_finish = type(model).finish is not Decoder.finish
+    plan = DecoderPlan(
+        layers=layers,
+        num_heads=layers[0].q.table.outputs // attention.head_dim,
+        num_kv_heads=layers[0].k.table.outputs // attention.head_dim,
+        head_dim=attention.head_dim,
+        activation=model.blocks[0].feed_forward.activation,
+        rotary_pairs=0 if rotary is None else rotary.dim // 2,
+        rotary_interleaved=rotary is not None and rotary.style == "interleaved",
+        slopes_N=getattr(attention, "slopes_N", None),
+        norm=None if has_own_finish else _norm(model.norm),
+        head=None if has_own_finish or type(model).head is not Decoder.head else _head(model),
+    )
+    _demand(_agrees(model, plan), "its first block computes something else than the step would")
+    return plan
+
+
+class PositionTables:
+    """What blocks are told about positions: the family's own tables, computed once where they can be."""
+
+    def __init__(self, model: CausalLM) -> None:
+        """Begin with no positions."""
+        rotary = getattr(model.config, "rotary", None)
+        self._model, self._grows = model, rotary is not None and rotary.depends_on_length
+        self._known: tuple[np.ndarray | None, ...] = ()
+        self._count = 0
+
+    def rows(self, positions_R: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        """Return cosine [R, P], sine [R, P] and factors on the queries [R] of tokens; ``None`` where there are none.
+
+        Args:
+            positions_R: of the tokens, those of one sequence side by side.
+            starts: first row of each sequence, and R.
+        """
+        if self._grows:
+            # Each sequence for itself: its own length says how far its angles are stretched.
+            cuts = pairwise(starts)
+            parts = [_tables(self._model, positions_R[start:end]) for start, end in cuts]
+            return tuple(None if side[0] is None else np.concatenate(side) for side in zip(*parts, strict=True))
+        last = int(positions_R.max()) + 1
+        if last > self._count:
+            self._count = max(2 * self._count, last, 1024)
+            self._known = _tables(self._model, np.arange(self._count))
+        return tuple(None if table is None else table[positions_R] for table in self._known)
+
+
+def _tables(model: CausalLM, positions_R: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    context = model.context(paddle.to_tensor(positions_R[None]), AttentionMask())
+    rotary = context.rotary or (None, None)
+    tables = (*rotary, context.query_scale_BS)
+    return tuple(None if table is None else table[0].astype("float32").numpy() for table in tables)
+
+
+def _layer(block: Any) -> Layer:
+    is_pre_norm = isinstance(block, PreNormBlock) or getattr(block, "is_pre_norm", False)
+    _demand(is_pre_norm, "its blocks do not normalise what goes in")
+    attention, feed_forward = block.attention, block.feed_forward
+    for part, known in ((attention, _ATTENTION_PARTS), (feed_forward, _FEED_FORWARD_PARTS)):
+        unknown = {name for name, _ in part.named_children()} - known
+        _demand(not unknown, f"its {type(part).__name__} has {', '.join(sorted(unknown))}")
+    _demand(getattr(feed_forward, "activation", None) in ACTIVATIONS, "its activation is not known")
+    gate = getattr(feed_forward, "gate_proj", None)
+    q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    return Layer(
+        attention_norm=_norm(block.attention_norm),
+        q=_matrix(attention.q_proj), k=_matrix(attention.k_proj), v=_matrix(attention.v_proj),
+        o=_matrix(attention.o_proj),
+        ffn_norm=_norm(block.ffn_norm),
+        gate=None if gate is None else _matrix(gate),
+        up=_matrix(feed_forward.up_proj), down=_matrix(feed_forward.down_proj),
+        q_norm=None if q_norm is None else _norm(q_norm), k_norm=None if k_norm is None else _norm(k_norm),
+    )  # fmt: skip
+
+
+def _norm(layer: nn.Layer) -> Norm:
+    _demand(type(layer) in (RmsNorm, LayerNorm), f"it has a {type(layer).__name__}")
+    bias = getattr(layer, "bias", None)
+    wide_bias = None if bias is None else bias.detach().astype("float32")
+    return Norm(layer.weight.detach().astype("float32"), wide_bias, layer.eps)
+
+
+def _matrix(layer: nn.Layer) -> Matrix:
+    if type(layer) is QuantizedLinear:
+        _demand(layer.inputs is None, "its activations are rounded to 8 bits")
+        adjusted = layer.adjustment.shift_I is not None or layer.adjustment.factor_I is not None
+        _demand(not adjusted, "inputs of its integer matrices are scaled")
+        reason = why_not_packed(layer.quantized)
+        _demand(not reason, reason)
+        return integer_matrix(layer.quantized, layer.added_bias_O if layer.bias is None else layer.bias)
+    # A layer with adapters is used for requests without one; the others run plain, over the same pages.
+    _demand(type(layer) in (nn.Linear, SwitchedLinear), f"it has a {type(layer).__name__}")
+    _demand(layer.weight.dtype in (paddle.float32, paddle.bfloat16), f"its weights are {layer.weight.dtype}")
+    return float_matrix(layer.weight.detach(), layer.bias)
+
+
+def _head(model: Any) -> Matrix:
+    if model.config.tie_embeddings:
+        return float_matrix(model.embed_tokens.weight.detach(), transposed=True)
+    return _matrix(model.lm_head)
+
+
+def _agrees(model: CausalLM, plan: DecoderPlan) -> bool:
+    """Run a few tokens through the first block, plainly and by the step."""
+    ids = np.arange(PROBE) * 7 % model.config.vocab_size
+    positions, ends = np.arange(PROBE), np.array([0, PROBE])
+    with inference(model):
+        hidden_BSH = model.embed(paddle.to_tensor(ids[None]), paddle.to_tensor(positions[None]))
+        context = model.context(paddle.to_tensor(positions[None]), AttentionMask())
+        expected = model.blocks[0](hidden_BSH, context)[0].astype("float32")
+        tables = PositionTables(model).rows(positions, ends)
+        one_block = replace(plan, layers=plan.layers[:1], norm=None, head=None)
+        shape = [PROBE, plan.num_kv_heads, plan.head_dim]
+        keys, values = paddle.zeros(shape), paddle.zeros(shape)
+        step = DecoderStep(one_block, Pages((keys,), (values,), PROBE))
+        rows = StepRows(ends, ends[1:].copy(), np.zeros([1, 1], np.int32), positions)
+        found = step.run(hidden_BSH[0].astype("float32").clone(), rows, *tables)
+    difference = float(np.abs(found - expected.numpy()).max())
+    return difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
+
+
+def _demand(holds: bool, reason: str) -> None:
+    if not holds:
+        raise NotCoveredError(reason)

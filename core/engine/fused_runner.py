@@ -1,0 +1,122 @@
+"""Computes a step of the scheduler by one call of the C++ kernels, where the model is one that they cover."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence as Several
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import paddle
+
+from ..ops.decoder_step import DecoderStep, Pages, StepRows
+from .decoder_plan import NotCoveredError, PositionTables, plan_decoder
+from .paged_runner import PagedRunner
+from .runner import inference
+
+if TYPE_CHECKING:
+    from ..causal_lm import CausalLM
+    from .scheduler import Work
+
+_log = logging.getLogger("llm_run.engine")
+
+
+class Runner(Protocol):
+    """Computes what the scheduler has planned."""
+
+    def run(self, works: Several[Work]) -> list[np.ndarray]:
+        """Return the logits of each piece of work, float32 [rows, V] (``PagedRunner.run``)."""
+
+
+def choose_runner(model: CausalLM, num_blocks: int, block_tokens: int) -> Runner:
+    """Return the fused runner where it covers the model, else the plain one; the choice and its reason are logged."""
+    plain = PagedRunner(model, num_blocks, block_tokens)
+    try:
+        runner = FusedRunner(model, plain, block_tokens)
+    except NotCoveredError as gap:
+        _log.info("decoding: plain (the C++ step does not cover this model: %s)", gap)
+        return plain
+    _log.info("decoding: native (one C++ call a step)")
+    return runner
+
+
+class FusedRunner:
+    """Runs prompts and single tokens of many sequences together; those with an adapter run plain on the same pages."""
+
+    def __init__(self, model: CausalLM, plain: PagedRunner, block_tokens: int) -> None:
+        """Describe the model to the C++ step.
+
+        Args:
+            model: the network, ready for inference.
+            plain: its pages are used.
+            block_tokens: of a page.
+
+        Raises:
+            NotCoveredError: the step cannot do what the model does.
+        """
+        self._model, self._plain = model, plain
+        self._plan, self._tables = plan_decoder(model), PositionTables(model)
+        example = paddle.zeros([1, 1, self._plan.num_kv_heads, self._plan.head_dim])
+        keys, values = zip(
+            *(plain.store.buffers(i, example, example) for i in range(len(self._plan.layers))), strict=True
+        )
+        self._step = DecoderStep(self._plan, Pages(keys, values, block_tokens))
+
+    def run(self, works: Several[Work]) -> list[np.ndarray]:
+        """Compute the tokens of each piece of work; what is returned is what ``PagedRunner.run`` returns."""
+        adapted = [place for place, work in enumerate(works) if work.sequence.request.adapter is not None]
+        if not adapted:
+            return self._run(works)
+        rest = [place for place in range(len(works)) if place not in set(adapted)]
+        found = dict(zip(adapted, self._plain.run([works[place] for place in adapted]), strict=True))
+        if rest:
+            found.update(zip(rest, self._run([works[place] for place in rest]), strict=True))
+        return [found[place] for place in range(len(works))]
+
+    def _run(self, works: Several[Work]) -> list[np.ndarray]:
+        counts = np.array([work.size for work in works], dtype=np.int64)
+        before = np.array([work.start for work in works], dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        ids_R = np.concatenate([np.asarray(work.new_ids, dtype=np.int64) for work in works])
+        positions_R = np.arange(len(ids_R)) + np.repeat(before - starts[:-1], counts)
+        cuts, wanted = _wanted(works, starts)
+        rows = StepRows(starts, before + counts, _block_tables(works), wanted)
+        logits_WV = self.forward(ids_R, positions_R, rows)
+        return np.split(logits_WV, cuts[:-1])
+
+    def forward(self, ids_R: np.ndarray, positions_R: np.ndarray, rows: StepRows) -> np.ndarray:
+        """Append tokens to their sequences and return the logits of the wanted rows, float32 [wanted, V].
+
+        Args:
+            ids_R: int64 token ids.
+            positions_R: int64, of each in its sequence.
+            rows: which token is whose.
+        """
+        with inference(self._model):
+            tables = self._tables.rows(positions_R, rows.starts)
+            hidden_1RH = self._model.embed(paddle.to_tensor(ids_R[None]), paddle.to_tensor(positions_R[None]))
+            hidden_RH = hidden_1RH.reshape([len(ids_R), self._plan.hidden_size]).astype("float32")
+            results = self._step.run(hidden_RH, rows, *tables)
+            if self._plan.head is not None or len(rows.wanted) == 0:
+                return results
+            last_WH = paddle.to_tensor(results)
+            last_WH = last_WH if self._plan.norm is not None else self._model.finish(last_WH)
+            logits_WV: np.ndarray = self._model.head(last_WH).astype("float32").numpy()
+            return logits_WV
+
+
+def _wanted(works: Several[Work], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many results there are up to the end of each piece of work, and their rows."""
+    rows: list[int] = []
+    ends = []
+    for work, end in zip(works, starts[1:], strict=True):
+        rows += range(end - work.num_results, end)
+        ends.append(len(rows))
+    return np.array(ends), np.array(rows, dtype=np.int64)
+
+
+def _block_tables(works: Several[Work]) -> np.ndarray:
+    tables = np.zeros([len(works), max(len(work.sequence.blocks) for work in works)], dtype=np.int32)
+    for row, work in zip(tables, works, strict=True):
+        row[: len(work.sequence.blocks)] = work.sequence.blocks
+    return tables

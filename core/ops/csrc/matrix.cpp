@@ -1,0 +1,116 @@
+// Products of several matrices with the same rows, shared out over threads.
+#include "attention.h"
+#include "matrix.h"
+
+namespace llm_run {
+namespace {
+
+using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+
+Sgemm library_sgemm = nullptr;  // cblas_sgemm of the BLAS that Paddle brings
+
+// From so many rows on a BLAS is faster: 50 GFLOP/s of one thread against 28 at 12 rows, level with it at 8.
+constexpr int64_t MANY_ROWS = 12;
+constexpr int64_t AT_ONCE = 64;  // outputs that one thread takes
+
+bool goes_to_blas(const Rows& rows, const Matrix& matrix) {
+    return library_sgemm != nullptr && rows.count >= MANY_ROWS && (matrix.kind == FLOAT_IO || matrix.kind == FLOAT_OI);
+}
+
+void blas(const Rows& rows, const Matrix& matrix, float* y) {
+    constexpr int ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112;
+    const int m = static_cast<int>(rows.count), n = static_cast<int>(matrix.outputs), k = static_cast<int>(matrix.inputs);
+    const bool turned = matrix.kind == FLOAT_OI;
+    for (int64_t i = 0; matrix.bias != nullptr && i < rows.count; ++i)
+        __builtin_memcpy(y + i * n, matrix.bias, static_cast<size_t>(n) * sizeof(float));
+    library_sgemm(ROW_MAJOR, AS_IT_IS, turned ? TRANSPOSED : AS_IT_IS, m, n, k, 1.0f, rows.x, static_cast<int>(rows.width),
+                  static_cast<const float*>(matrix.data), turned ? k : n, matrix.bias == nullptr ? 0.0f : 1.0f, y, n);
+}
+
+// Outputs of one item of several rows: while there is something for every thread, long runs of memory in [I, O].
+int64_t item_width(const Matrix& matrix, int threads) {
+    if (!matrix.is_by_inputs()) return AT_ONCE;
+    const int64_t share = (matrix.outputs / (2 * threads) + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
+    return share < AT_ONCE ? AT_ONCE : share > 8 * AT_ONCE ? 8 * AT_ONCE : share;
+}
+
+// How a product is cut into items: by outputs, or, of one row and [I, O], by inputs, so that an item is one run of memory;
+// then each has sums of its own, which are added in order afterwards.
+struct Cut {
+    int64_t first, items, span;
+    float* sums;  // [items, O], or null: by outputs
+};
+
+void add_sums(Team& team, const Matrix& matrix, const Cut& cut, float* y) {
+    const int64_t n = matrix.outputs;
+    team.each((n + 8 * AT_ONCE - 1) / (8 * AT_ONCE), 1, [&](int64_t item) {
+        const int64_t start = item * 8 * AT_ONCE, end = start + 8 * AT_ONCE < n ? start + 8 * AT_ONCE : n;
+        for (int64_t o = start; o < end; ++o) y[o] = matrix.bias == nullptr ? 0.0f : matrix.bias[o];
+        for (int64_t part = 0; part < cut.items; ++part)
+#pragma omp simd
+            for (int64_t o = start; o < end; ++o) y[o] += cut.sums[part * n + o];
+    });
+}
+
+}  // namespace
+
+void multiply(Team& team, const Rows& rows, const Product* products, int64_t count) {
+    constexpr int64_t MOST = 3;
+    thread_local Scratch scratch;
+    const int64_t parts = 2 * team.threads();
+    int64_t floats = 0, items = 0;
+    for (int64_t p = 0; p < count; ++p) floats += parts * products[p].matrix->outputs;
+    float* sums = rows.count == 1 ? scratch.take(floats) : nullptr;
+    Cut cuts[MOST];
+    for (int64_t p = 0; p < count; ++p) {
+        const Matrix& matrix = *products[p].matrix;
+        cuts[p] = {items, 0, 0, nullptr};
+        if (!team.is_together() && goes_to_blas(rows, matrix)) {
+            blas(rows, matrix, products[p].y);
+        } else if (rows.count == 1 && matrix.is_by_inputs()) {
+            cuts[p].span = round_up((matrix.inputs + parts - 1) / parts, 8);
+            cuts[p].items = (matrix.inputs + cuts[p].span - 1) / cuts[p].span;
+            cuts[p].sums = sums;
+            sums += parts * matrix.outputs;
+        } else {
+            cuts[p].span = item_width(matrix, team.threads());
+            cuts[p].items = (matrix.outputs + cuts[p].span - 1) / cuts[p].span;
+        }
+        items += cuts[p].items;
+    }
+    team.each(items, 1, [&](int64_t item) {
+        int64_t p = 0;
+        while (item >= cuts[p].first + cuts[p].items) ++p;
+        const Matrix& matrix = *products[p].matrix;
+        const int64_t part = item - cuts[p].first, start = part * cuts[p].span, whole = cuts[p].sums ? matrix.inputs : matrix.outputs;
+        const int64_t end = start + cuts[p].span < whole ? start + cuts[p].span : whole;
+        if (cuts[p].sums != nullptr) sum_inputs(rows, matrix, start, end, cuts[p].sums + part * matrix.outputs);
+        else (matrix.is_integer() ? multiply_integers : multiply_floats)(rows, matrix, start, end, products[p].y);
+    });
+    for (int64_t p = 0; p < count; ++p)
+        if (cuts[p].sums != nullptr) add_sums(team, *products[p].matrix, cuts[p], products[p].y);
+}
+
+bool wants_blas(int64_t rows) { return library_sgemm != nullptr && rows >= MANY_ROWS; }
+
+}  // namespace llm_run
+
+using namespace llm_run;
+
+EXPORT void llm_run_set_sgemm(void* function) { library_sgemm = reinterpret_cast<Sgemm>(function); }
+
+// y [count, O] = x [count, I] W + bias. planes: count * blocks * (2 * 32 + 8) bytes, where the matrix holds integers.
+EXPORT void llm_run_multiply(const Matrix* matrix, const float* x, int64_t count, char* planes, float* y) {
+    Rows rows = {x, count, matrix->inputs, nullptr, nullptr, nullptr, nullptr};
+    const int64_t blocks = rows.blocks(), entries = count * blocks * BLOCK;
+    Team workers(team(count * matrix->inputs * matrix->outputs));
+    if (matrix->is_integer()) {
+        rows.scales = reinterpret_cast<float*>(planes);
+        rows.sums = reinterpret_cast<int32_t*>(rows.scales + count * blocks);
+        rows.high = reinterpret_cast<int8_t*>(rows.sums + count * blocks);
+        rows.low = rows.high + entries;
+        workers.each(count, 1, [&](int64_t row) { quantize_blocks(rows, row, 0, blocks); });
+    }
+    const Product product = {matrix, y};
+    multiply(workers, rows, &product, 1);
+}

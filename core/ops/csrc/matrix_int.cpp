@@ -1,0 +1,150 @@
+// Products with 8- and 4-bit integer matrices: integer sums by block of 32 inputs, float sums over blocks.
+#include <cmath>
+
+#include "matrix.h"
+
+namespace llm_run {
+namespace {
+
+bool vnni_allowed = true;
+
+bool has_vnni() {
+    static const bool supported = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
+    return supported && vnni_allowed;
+}
+
+inline __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+// Four neighbouring activations in every lane.
+inline __m256i quad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+// Sums of pairs, int16. |codes - 128| <= 128 against |activations| <= 127: two products fit.
+inline __m256i pairs8(__m256i codes, __m256i activations) {
+    const __m256i weights = _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(0x80)));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(activations, weights));
+}
+
+struct Sums {
+    __m256i high, low;
+};
+
+// Of codes - 128 for 8 bits and of codes for 4 bits: one block, eight outputs.
+inline Sums block8(const uint8_t* data, const int8_t* high, const int8_t* low) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    Sums sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int q = 0; q < 8; ++q) {
+        const __m256i codes = load(data + q * 64);
+        sums.high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(pairs8(codes, quad(high + 4 * q)), ones));
+        sums.low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(pairs8(codes, quad(low + 4 * q)), ones));
+    }
+    return sums;
+}
+
+inline Sums block4(const uint8_t* data, const int8_t* high, const int8_t* low) {
+    const __m256i ones = _mm256_set1_epi16(1), half = _mm256_set1_epi8(15);
+    // Eight times two products of 15 and 127 are 30480: they fit int16.
+    Sums sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int q = 0; q < 4; ++q) {
+        const __m256i both = load(data + q * 64);
+        const __m256i first = _mm256_and_si256(both, half), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), half);
+        sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(first, quad(high + 4 * q)));
+        sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(second, quad(high + 4 * q + 16)));
+        sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(first, quad(low + 4 * q)));
+        sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(second, quad(low + 4 * q + 16)));
+    }
+    return {_mm256_madd_epi16(sums.high, ones), _mm256_madd_epi16(sums.low, ones)};
+}
+
+// One row of activations against half a panel.
+template <bool EIGHT>
+void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, int64_t half, float* out) {
+    constexpr int64_t BYTES = EIGHT ? 512 : 256;
+    const int64_t blocks = rows.blocks(), groups = (blocks + matrix.group_blocks - 1) / matrix.group_blocks;
+    const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * blocks * BYTES + half * 32;
+    const int64_t scale_at = panel * groups * OUTPUTS + half * 8;
+    __m256 total = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; ++g) {
+        const int64_t end = (g + 1) * matrix.group_blocks < blocks ? (g + 1) * matrix.group_blocks : blocks;
+        __m256i zeros = _mm256_set1_epi32(EIGHT ? 0 : 8);
+        if (matrix.zeros != nullptr) {
+            const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(matrix.zeros + scale_at + g * OUTPUTS));
+            zeros = _mm256_sub_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(EIGHT ? 128 : 0));
+        }
+        __m256 part = _mm256_setzero_ps();
+        for (int64_t b = g * matrix.group_blocks; b < end; ++b) {
+            const int64_t at = (row * blocks + b) * BLOCK;
+            const Sums sums = EIGHT ? block8(data + b * BYTES, rows.high + at, rows.low + at)
+                                    : block4(data + b * BYTES, rows.high + at, rows.low + at);
+            const __m256i offset = _mm256_mullo_epi32(zeros, _mm256_set1_epi32(rows.sums[row * blocks + b]));
+            const __m256i sum = _mm256_sub_epi32(_mm256_add_epi32(_mm256_slli_epi32(sums.high, 7), sums.low), offset);
+            part = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(rows.scales[row * blocks + b]), part);
+        }
+        const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(matrix.scales + scale_at + g * OUTPUTS));
+        total = _mm256_fmadd_ps(part, _mm256_cvtph_ps(halves), total);
+    }
+    _mm256_storeu_ps(out, total);
+}
+
+}  // namespace
+
+void quantize_blocks(const Rows& rows, int64_t row, int64_t start, int64_t end) {
+    const int64_t blocks = rows.blocks();
+    for (int64_t b = start; b < end; ++b) {
+        const int64_t at = row * blocks + b, count = rows.width - b * BLOCK < BLOCK ? rows.width - b * BLOCK : BLOCK;
+        alignas(32) float x[BLOCK] = {};
+        __builtin_memcpy(x, rows.x + row * rows.width + b * BLOCK, static_cast<size_t>(count) * sizeof(float));
+        float largest = 0.0f;
+#pragma omp simd reduction(max : largest)
+        for (int i = 0; i < BLOCK; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+        const float inverse = largest > 1e-30f ? 127.0f * 128.0f / largest : 0.0f;
+        int8_t *high = rows.high + at * BLOCK, *low = rows.low + at * BLOCK;
+        int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < BLOCK; ++i) {
+            // Rounded half away from zero: lrintf is no vector instruction for GCC 12.
+            const int32_t code = static_cast<int32_t>(x[i] * inverse + (x[i] < 0.0f ? -0.5f : 0.5f));
+            const int32_t above = (code + 64) >> 7;
+            high[i] = static_cast<int8_t>(above);
+            low[i] = static_cast<int8_t>(code - (above << 7));
+            sum += code;
+        }
+        // A number that is none, or infinite, must not become one: the scale hands it on.
+        float check = 0.0f;
+        for (int i = 0; i < BLOCK; ++i) check += x[i] * 0.0f;
+        rows.scales[at] = largest / (127.0f * 128.0f) + check;
+        rows.sums[at] = sum;
+    }
+}
+
+void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
+    const bool vnni = has_vnni(), eight = matrix.kind == INT8;
+    for (int64_t o = start; o < end; o += OUTPUTS) {
+        const int64_t width = end - o < OUTPUTS ? end - o : OUTPUTS;
+        for (int64_t m = 0; m < rows.count;) {
+            float out[4 * OUTPUTS];
+            const int64_t count = !vnni ? 1 : rows.count - m < 4 ? rows.count - m : 4;
+            if (vnni) {
+                llm_run_vnni_panel(matrix, rows, m, count, o / OUTPUTS, out);
+            } else {
+                for (int64_t half = 0; half < 2; ++half)
+                    (eight ? half_panel<true> : half_panel<false>)(matrix, rows, m, o / OUTPUTS, half, out + half * 8);
+            }
+            for (int64_t r = 0; r < count; ++r)
+                for (int64_t i = 0; i < width; ++i)
+                    y[(m + r) * matrix.outputs + o + i] =
+                        out[r * OUTPUTS + i] * matrix.row_scales[o + i] + (matrix.bias == nullptr ? 0.0f : matrix.bias[o + i]);
+            m += count;
+        }
+    }
+}
+
+}  // namespace llm_run
+
+// For tests: what machines without AVX-512 VNNI run.
+EXPORT void llm_run_allow_vnni(int allowed) { llm_run::vnni_allowed = allowed != 0; }
+
+EXPORT int llm_run_has_vnni() { return llm_run::has_vnni() ? 1 : 0; }

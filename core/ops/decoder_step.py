@@ -1,0 +1,242 @@
+"""One step of a whole decoder by the C++ kernels: prompts and single tokens, over keys and values in blocks.
+
+Shape letters: R tokens of the step (rows), H hidden, N heads, K key/value heads, D head size, P half the rotary
+dimensions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import paddle
+
+from .matrix import MatrixTable
+from .native import kernel
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from .matrix import Matrix
+
+Activation = Literal["swiglu", "relu", "gelu", "gelu_tanh"]
+ACTIVATIONS: tuple[Activation, ...] = ("swiglu", "relu", "gelu", "gelu_tanh")
+"""What stands between the matrices of a feed-forward part; only ``swiglu`` has a gate. Numbers of csrc/decoder.h."""
+
+_I, _P = ctypes.c_int64, ctypes.c_void_p
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMSNorm, or LayerNorm where there is a bias; float32."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One block: ``x += o(attention(q, k, v of norm(x)))``, then ``x += down(activation(up of norm(x)))``."""
+
+    attention_norm: Norm
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    o: Matrix
+    ffn_norm: Norm
+    gate: Matrix | None
+    up: Matrix
+    down: Matrix
+    q_norm: Norm | None = None
+    """Over every single head of the queries."""
+    k_norm: Norm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderPlan:
+    """A decoder as a table: what the C++ step needs to know of a model."""
+
+    layers: tuple[Layer, ...]
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    activation: Activation
+    rotary_pairs: int = 0
+    """Of entries of a head that turn together; 0: positions are elsewhere."""
+    rotary_interleaved: bool = False
+    slopes_N: np.ndarray | None = None
+    """ALiBi, float32."""
+    norm: Norm | None = None
+    """After the last block; ``None``: the step returns the sums of the residual stream."""
+    head: Matrix | None = None
+    """``None``: the step returns hidden states."""
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.layers[0].q.table.inputs)
+
+    @property
+    def result_size(self) -> int:
+        """Entries of a result row: V, or H without a head."""
+        return self.hidden_size if self.head is None else int(self.head.table.outputs)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Keys and values of all layers, in blocks of tokens: [blocks * tokens, K, D] each."""
+
+    keys: tuple[Tensor, ...]
+    """float32, or float16 at half the memory and traffic."""
+    values: tuple[Tensor, ...]
+    block_tokens: int
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What a step computes: the new tokens of some sequences, those of one side by side and in order."""
+
+    starts: np.ndarray
+    """int64 [sequences + 1]: the first row of each, and R."""
+    lengths: np.ndarray
+    """int64 [sequences]: tokens of each in the cache once this step's are."""
+    tables: np.ndarray
+    """int32 [sequences, most blocks]: the blocks of each, in order."""
+    wanted: np.ndarray
+    """int64: rows whose results are asked for, each once."""
+
+
+class _NormTable(ctypes.Structure):
+    _fields_ = (("weight", _P), ("bias", _P), ("eps", ctypes.c_float))
+
+
+class _LayerTable(ctypes.Structure):
+    _fields_ = (
+        *((name, _NormTable) for name in ("attention_norm", "ffn_norm", "q_norm", "k_norm")),
+        *((name, MatrixTable) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+        ("keys", _P),
+        ("values", _P),
+    )
+
+
+class _DecoderTable(ctypes.Structure):
+    _fields_ = (
+        *((name, _I) for name in ("num_layers", "hidden", "heads", "kv_heads", "head_dim", "ffn")),
+        *((name, _I) for name in ("pairs", "interleaved", "activation")),
+        *((name, _I) for name in ("block_tokens", "block_stride", "token_stride", "head_stride", "half")),
+        ("slopes", _P),
+        ("layers", _P),
+        ("norm", _NormTable),
+        ("head", MatrixTable),
+    )
+
+
+class _StepTable(ctypes.Structure):
+    _fields_ = (
+        *((name, _I) for name in ("rows", "sequences")),
+        *((name, _P) for name in ("hidden", "starts", "lengths", "tables")),
+        ("table_width", _I),
+        *((name, _P) for name in ("cosine", "sine", "query_scales", "wanted")),
+        ("num_wanted", _I),
+        ("results", _P),
+    )
+
+
+@dataclass(frozen=True)
+class DecoderStep:
+    """A plan and pages, ready to be called."""
+
+    plan: DecoderPlan
+    pages: Pages
+    _tables: tuple[Any, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        layers = (_LayerTable * len(self.plan.layers))(
+            *(
+                _layer(layer, *memory)
+                for layer, *memory in zip(self.plan.layers, self.pages.keys, self.pages.values, strict=True)
+            )
+        )
+        object.__setattr__(self, "_tables", (_decoder(self.plan, self.pages, layers), layers))
+
+    def run(
+        self,
+        hidden_RH: Tensor,
+        rows: StepRows,
+        cosine_RP: np.ndarray | None = None,
+        sine_RP: np.ndarray | None = None,
+        query_scales_R: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Put the tokens through all layers, append them to the pages, and return the results of the wanted ones.
+
+        Args:
+            hidden_RH: embeddings, float32; overwritten.
+            rows: which token is whose.
+            cosine_RP: of the tokens' positions, float32; with ``sine_RP`` where the plan has a rotation.
+            sine_RP: likewise.
+            query_scales_R: float32 factors on the queries.
+
+        Returns:
+            float32 [wanted, V], or [wanted, H] where the plan has no head.
+        """
+        room = rows.tables.shape[1] * self.pages.block_tokens
+        assert rows.lengths.max() <= room, "every token of the cache has a place in a block"
+        results = np.empty([len(rows.wanted), self.plan.result_size], dtype=np.float32)
+        optional = (None if x is None else _array(x) for x in (cosine_RP, sine_RP, query_scales_R))
+        table = _StepTable(
+            hidden_RH.shape[0], len(rows.lengths),
+            hidden_RH.data_ptr(), *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
+            *optional, _array(rows.wanted), len(rows.wanted), _array(results),
+        )  # fmt: skip
+        kernel("decoder_step")(ctypes.addressof(self._tables[0]), ctypes.addressof(table))
+        return results
+
+    def attention(self, q_RND: Tensor, rows: StepRows) -> Tensor:
+        """Return the first layer's attention [R, N, D] of queries whose keys and values are in the pages."""
+        out_RND = paddle.empty_like(q_RND)
+        table = _StepTable(
+            q_RND.shape[0], len(rows.lengths), None,
+            *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
+        )  # fmt: skip
+        kernel("paged_attention")(
+            ctypes.addressof(self._tables[0]), ctypes.addressof(table), q_RND.data_ptr(), out_RND.data_ptr()
+        )
+        return out_RND
+
+
+def _array(values: np.ndarray) -> int:
+    assert values.flags.c_contiguous
+    return values.ctypes.data
+
+
+def _norm(norm: Norm | None) -> _NormTable:
+    if norm is None:
+        return _NormTable()
+    return _NormTable(norm.weight.data_ptr(), None if norm.bias is None else norm.bias.data_ptr(), norm.eps)
+
+
+def _matrix(matrix: Matrix | None) -> MatrixTable:
+    return MatrixTable() if matrix is None else matrix.table
+
+
+def _layer(layer: Layer, keys: Tensor, values: Tensor) -> _LayerTable:
+    return _LayerTable(
+        *(_norm(norm) for norm in (layer.attention_norm, layer.ffn_norm, layer.q_norm, layer.k_norm)),
+        *(_matrix(m) for m in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)),
+        keys.data_ptr(), values.data_ptr(),
+    )  # fmt: skip
+
+
+def _decoder(plan: DecoderPlan, pages: Pages, layers: Any) -> _DecoderTable:
+    token_stride, head_stride, _ = pages.keys[0].strides
+    return _DecoderTable(
+        len(plan.layers), plan.hidden_size, plan.num_heads, plan.num_kv_heads, plan.head_dim,
+        plan.layers[0].up.table.outputs, plan.rotary_pairs, plan.rotary_interleaved,
+        ACTIVATIONS.index(plan.activation), pages.block_tokens,
+        pages.block_tokens * token_stride, token_stride, head_stride,
+        pages.keys[0].dtype == paddle.float16, None if plan.slopes_N is None else _array(plan.slopes_N),
+        ctypes.addressof(layers), _norm(plan.norm), _matrix(plan.head),
+    )  # fmt: skip

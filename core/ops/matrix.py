@@ -1,0 +1,157 @@
+"""Matrices as the C++ kernels of decoding read them, and their products.
+
+Shape letters: O outputs, I inputs, G groups of inputs that share a scale, T tokens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+
+from .native import dense, kernel
+from .quantized_linear import unpack
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from .quantized_linear import QuantizedWeight
+
+BLOCK = 32
+"""Inputs that share a scale of the activations; integer groups are whole blocks."""
+PANEL = 16
+"""Outputs that lie side by side in an integer matrix."""
+
+NO_MATRIX = 0
+_FLOAT_KINDS = {("float32", False): 1, ("float32", True): 2, ("bfloat16", False): 3, ("bfloat16", True): 4}
+_INTEGER_KINDS = {8: 5, 4: 6}
+
+
+class MatrixTable(ctypes.Structure):
+    """``Matrix`` of csrc/matrix.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("kind", "inputs", "outputs", "group_blocks")),
+        *((name, ctypes.c_void_p) for name in ("data", "scales", "row_scales", "zeros", "bias")),
+    )
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in the layout of the kernels, and the memory that it points to."""
+
+    table: MatrixTable
+    owned: tuple[Any, ...]
+    """Tensors and arrays that the table points into."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Read for one product, bias aside."""
+        kind, entries = self.table.kind, self.table.inputs * self.table.outputs
+        if kind in _FLOAT_KINDS.values():
+            return int(entries * (4 if kind < 3 else 2))
+        return int(sum(array.nbytes for array in self.owned if isinstance(array, np.ndarray)))
+
+
+def float_matrix(weight: Tensor, bias_O: Tensor | None = None, *, transposed: bool = False) -> Matrix:
+    """Describe a float matrix where it lies: nothing is copied.
+
+    Args:
+        weight: float32 or bfloat16, [I, O] as in ``nn.Linear``.
+        bias_O: float32 or bfloat16, or ``None``.
+        transposed: the weight is [O, I], as an embedding that is the head as well.
+    """
+    weight = dense(weight)
+    inputs, outputs = weight.shape[::-1] if transposed else weight.shape
+    kind = _FLOAT_KINDS[str(weight.dtype).removeprefix("paddle."), transposed]
+    bias = _float_bias(bias_O)
+    table = MatrixTable(kind, inputs, outputs, 1, weight.data_ptr(), None, None, None, _address(bias))
+    return Matrix(table, (weight, bias))
+
+
+def why_not_packed(weight: QuantizedWeight) -> str:
+    """Return why the kernels cannot read a quantized matrix, as half a sentence; empty where they can."""
+    if weight.group_size != -1 and weight.group_size % BLOCK:
+        return f"its groups of {weight.group_size} inputs are no multiple of {BLOCK}"
+    return "its inputs are sorted by importance" if weight.order_I is not None else ""
+
+
+def integer_matrix(weight: QuantizedWeight, bias_O: Tensor | None = None) -> Matrix:
+    """Lay a quantized matrix out in panels; done once, when a model is loaded.
+
+    Scales become float16 times a power of two of their row: half a step is 2.4e-4 of a scale. One scale a row stays
+    float32.
+    """
+    assert not why_not_packed(weight), why_not_packed(weight)
+    codes_OI, outputs, inputs = unpack(weight).numpy(), weight.out_size, weight.in_size
+    offset = 128 if weight.bits == 8 else 8
+    panels, blocks = -(-outputs // PANEL), -(-inputs // BLOCK)
+    padded = np.full([panels * PANEL, blocks * BLOCK], offset, np.uint8)
+    padded[:outputs, :inputs] = codes_OI.astype(np.int16) + offset
+    # [panel, output, block, quad, 4] -> [panel, block, quad, output, 4]
+    data: np.ndarray = padded.reshape([panels, PANEL, blocks, BLOCK // 4, 4]).transpose(0, 2, 3, 1, 4)
+    if weight.bits == 4:
+        data = data[:, :, :4] | (data[:, :, 4:] << 4)
+    data = np.ascontiguousarray(data)
+    scales_OG = np.asarray(weight.scales_OG.numpy(), np.float32)
+    row_scales_O = _row_scales(scales_OG)
+    scales = _panels((scales_OG / row_scales_O[:, None]).astype(np.float16))
+    zeros = None
+    if weight.zeros_OG is not None:
+        zeros = _panels((weight.zeros_OG.numpy().astype(np.int16) + offset).astype(np.uint8))
+    bias = _float_bias(bias_O)
+    group_blocks = blocks if weight.group_size == -1 else weight.group_size // BLOCK
+    arrays = (data, scales, row_scales_O, zeros)
+    table = MatrixTable(
+        _INTEGER_KINDS[weight.bits], inputs, outputs, group_blocks,
+        *(None if array is None else array.ctypes.data for array in arrays), _address(bias),
+    )  # fmt: skip
+    return Matrix(table, (*arrays, bias))
+
+
+def multiply(x_TI: Tensor, matrix: Matrix) -> Tensor:
+    """Return ``x W + bias``, float32 [T, O].
+
+    For an integer matrix, activations are rounded to 15 bits by blocks of 32 inputs: 3e-5 of a block's largest number.
+
+    Args:
+        x_TI: float32, on CPU.
+        matrix: from ``float_matrix`` or ``integer_matrix``.
+    """
+    x_TI = dense(x_TI)
+    rows, inputs = x_TI.shape
+    assert inputs == matrix.table.inputs, f"{inputs} inputs for a matrix of {matrix.table.inputs}"
+    y_TO = paddle.empty([rows, matrix.table.outputs], dtype="float32")
+    planes = np.empty(rows * -(-inputs // BLOCK) * (2 * BLOCK + 8), np.uint8)
+    kernel("multiply")(
+        ctypes.addressof(matrix.table), x_TI.data_ptr(), rows, planes.ctypes.data, y_TO.data_ptr()
+    )  # fmt: skip
+    return y_TO
+
+
+def _row_scales(scales_OG: np.ndarray) -> np.ndarray:
+    if scales_OG.shape[1] == 1:
+        return np.where(scales_OG[:, 0] == 0, np.float32(1), scales_OG[:, 0])
+    largest_O = np.abs(scales_OG).max(axis=1)
+    exponents_O = np.frexp(np.where(largest_O > 0, largest_O, 1))[1]
+    powers: np.ndarray = np.ldexp(np.float32(1), exponents_O).astype(np.float32)
+    return powers
+
+
+def _panels(values_OG: np.ndarray) -> np.ndarray:
+    """Return [panels, G, 16] of [O, G]."""
+    outputs, groups = values_OG.shape
+    padded = np.zeros([-(-outputs // PANEL) * PANEL, groups], values_OG.dtype)
+    padded[:outputs] = values_OG
+    return np.ascontiguousarray(padded.reshape([-1, PANEL, groups]).transpose(0, 2, 1))
+
+
+def _float_bias(bias_O: Tensor | None) -> Tensor | None:
+    return None if bias_O is None else dense(bias_O.detach().astype("float32"))
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else int(tensor.data_ptr())

@@ -1,0 +1,119 @@
+"""What one C++ call a step computes, against the networks themselves, for every family that it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from llm_run.core.causal_lm import CausalLM
+from llm_run.core.engine.decoder_plan import NotCoveredError
+from llm_run.core.engine.fused_runner import FusedRunner
+from llm_run.core.engine.paged_runner import PagedRunner
+from llm_run.core.ops import AttentionMask, native
+from llm_run.core.ops.decoder_step import StepRows
+from llm_run.core.quant.grid import GridSpec, round_to_nearest
+from llm_run.core.quant.layer import QuantizedLinear, pack_weight
+
+BLOCK_TOKENS = 16
+TABLES = ((3, 9, 1, 5), (0, 4), (11, 6), (8, 7, 2))
+"""Blocks of four sequences, in no order."""
+LENGTHS = (40, 7, 1, 19)
+NOT_COVERED = {
+    "chatglm-tiny": "its prompts see themselves both ways",
+    "glm-tiny": "its prompts see themselves both ways",
+    "opt-tiny-350m": "its blocks do not normalise what goes in",
+}
+
+
+def runner_of(model: CausalLM) -> FusedRunner:
+    if native.library() is None:
+        pytest.skip(f"no native kernels: {native.absence()}")
+    return FusedRunner(model, PagedRunner(model, 12, BLOCK_TOKENS), BLOCK_TOKENS)
+
+
+def draw(config: Any, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, config.vocab_size, count)
+
+
+def plain_logits(model: CausalLM, ids: np.ndarray) -> np.ndarray:
+    positions = model.config.positions(ids[None], np.ones([1, len(ids)], np.int32), None)
+    with paddle.no_grad():
+        hidden_BSH = model(paddle.to_tensor(ids[None]), paddle.to_tensor(positions), AttentionMask())
+        return np.asarray(model.head(hidden_BSH).numpy()[0])
+
+
+def fused_logits(runner: FusedRunner, tokens: Sequence[np.ndarray], before: Sequence[int]) -> np.ndarray:
+    """The logits of all new tokens, of all sequences in one step."""
+    counts = np.array([len(one) for one in tokens])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    tables = np.zeros([len(TABLES), max(len(table) for table in TABLES)], np.int32)
+    for row, table in zip(tables, TABLES, strict=True):
+        row[: len(table)] = table
+    positions = np.concatenate([np.arange(first, first + count) for first, count in zip(before, counts, strict=True)])
+    rows = StepRows(starts, np.array(before) + counts, tables, np.arange(starts[-1]))
+    return runner.forward(np.concatenate(tokens), positions, rows)
+
+
+def answers(model: CausalLM, runner: FusedRunner, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts of four sequences, then a token for each a step, and three for the second: plain and fused."""
+    known = [draw(model.config, length, length) for length in LENGTHS]
+    found = [fused_logits(runner, known, [0] * len(known))]
+    expected = [plain_logits(model, ids) for ids in known]
+    for step in range(steps):
+        new = [draw(model.config, 3 if row == 1 else 1, 100 * step + row) for row in range(len(known))]
+        found.append(fused_logits(runner, new, [len(ids) for ids in known]))
+        known = [np.concatenate(pair) for pair in zip(known, new, strict=True)]
+        expected += [plain_logits(model, ids)[-len(last) :] for ids, last in zip(known, new, strict=True)]
+    return np.concatenate(expected), np.concatenate(found)
+
+
+def test_the_fused_step_gives_the_logits_of_the_network(variant: Any, model: CausalLM) -> None:
+    name = next(size for size, config in variant.family.card.sizes.items() if config is variant.config)
+    reason = NOT_COVERED.get(f"{variant.family.card.name}-{name}")
+    if reason is not None:
+        with pytest.raises(NotCoveredError, match=reason):
+            runner_of(model)
+        return
+    expected, found = answers(model, runner_of(model), steps=4)
+    assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, -1), (8, 32), (4, 32)])
+def test_the_fused_step_of_integer_matrices_gives_their_logits(
+    variant: Any, model: CausalLM, bits: int, group_size: int
+) -> None:
+    halves = group_size > 0 and (variant.config.hidden_size % group_size or variant.config.ffn_size % group_size)
+    if variant.config.prefix_lm or halves:
+        pytest.skip("not covered, or no whole groups")
+    quantize(model, GridSpec(bits=bits, group_size=group_size))
+    try:
+        runner = runner_of(model)
+    except NotCoveredError as gap:
+        pytest.skip(str(gap))
+    expected, found = answers(model, runner, steps=2)
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+def quantize(model: CausalLM, spec: GridSpec) -> None:
+    for block in model.blocks:
+        for part in (block.attention, block.feed_forward):
+            for name, layer in list(part.named_children()):
+                if isinstance(layer, paddle.nn.Linear):
+                    codes_OI, grid = round_to_nearest(layer.weight.numpy().T, spec)
+                    setattr(part, name, QuantizedLinear(pack_weight(codes_OI, grid), layer.bias))
+
+
+def test_a_model_whose_block_does_something_else_runs_plain(model: CausalLM, variant: Any) -> None:
+    if variant.config.prefix_lm:
+        pytest.skip("not covered anyway")
+    block = model.blocks[0]
+    feed_forward = type(block.feed_forward)
+    block.feed_forward.__class__ = type(
+        "Louder", (feed_forward,), {"forward": lambda self, x: 3 * feed_forward.forward(self, x)}
+    )
+    with pytest.raises(NotCoveredError, match=r"its first block computes something else|do not normalise"):
+        runner_of(model)
