@@ -51,6 +51,10 @@ class ContiguousLayerCache:
             return k_BSKD, v_BSKD
         return keys[:, : self.length], values[:, : self.length]
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first ``length``."""
+        self.length = length
+
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order; a row may be repeated (int64 [rows])."""
         if self._buffers is not None:
@@ -78,6 +82,11 @@ class ContiguousCache:
     def layer(self, index: int) -> ContiguousLayerCache:
         """Return the cache of block ``index``."""
         return self._layers[index]
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first ``length``."""
+        for layer in self._layers:
+            layer.truncate(length)
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Keep ``rows`` in this order: drops finished rows, or lets a beam go on from another's keys and values."""

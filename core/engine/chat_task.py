@@ -12,8 +12,8 @@ from .setup import load_text_format, load_text_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..causal_lm import CausalLM
     from ..run import Run
+    from .engine import Engine
     from .setup import TextFormat
 
 PROMPT = "> "
@@ -40,23 +40,24 @@ def run(run: Run) -> int:
         remedy = "Use sampling or greedy_search."
         raise RefusedError(Problem("--decode_strategy", "beam_search", "cannot be streamed to a terminal", remedy))
     model = load_text_model(run)
-    positions = run.model_config.max_positions
+    positions = model.config.max_positions
     room = min(text.settings.max_new_tokens, positions // 2)
-    conversation = Conversation(
-        text.template,
-        text.tokenizer,
-        system=run.config.decoding.system,
-        longest=min(run.config.data.src_length, positions - room),
-    )
-    Chat(model, text, conversation).talk(_reader())
+    longest = min(run.config.data.src_length, positions - room)
+    conversation = Conversation(text.template, text.tokenizer, system=run.config.decoding.system, longest=longest)
+    from .offline import running_engine
+    from .speculation import make_drafter
+
+    drafter = make_drafter(run.config.decoding, model.config)
+    with running_engine(model, text.tokenizer, [longest + room], drafter=drafter) as engine:
+        Chat(engine, text, conversation).talk(_reader())
     return 0
 
 
 class Chat:
     """Reads lines, obeys commands, prints answers as they come."""
 
-    def __init__(self, model: CausalLM, text: TextFormat, conversation: Conversation) -> None:
-        self._model = model
+    def __init__(self, engine: Engine, text: TextFormat, conversation: Conversation) -> None:
+        self._engine = engine
         self._text = text
         self._conversation = conversation
         self._num_answers = 0
@@ -114,18 +115,21 @@ class Chat:
         self._conversation.answer("".join(said))
 
     def _stream(self, prompt: list[int], said: list[str]) -> None:
-        from .decode import stream
         from .request import Request
 
         # Each answer has random numbers of its own, so that /regenerate gives another one.
         request = Request(prompt=prompt, settings=self._text.settings, number=self._num_answers)
         self._num_answers += 1
         reason = None
-        for event in stream(self._model, [request], tokenizer=self._text.tokenizer):
-            said.append(event.text)
-            sys.stdout.write(event.text.translate(CONTROL))
-            sys.stdout.flush()
-            reason = event.finish_reason
+        handle = self._engine.submit(request)
+        try:
+            for event in handle:
+                said.append(event.text)
+                sys.stdout.write(event.text.translate(CONTROL))
+                sys.stdout.flush()
+                reason = event.finish_reason
+        finally:
+            handle.cancel()
         print("\n(cut: the answer reached its longest length)" if reason == "length" else "")
 
 

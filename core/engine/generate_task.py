@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..run import Run
     from .prompts import PromptRecord
-    from .request import Completion
+    from .request import Completion, Request
     from .setup import TextFormat
 
 log = logging.getLogger("llm_run.engine")
-NOT_IN_ANSWERS = ("data_file", "output_file", "batch_size")
+NOT_IN_ANSWERS = ("data_file", "output_file", "batch_size", "num_draft_tokens", "draft_model")
 """Decoding options that decide where answers come from and go to, but not what they say."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pdparams", ".gguf")
@@ -73,27 +73,48 @@ def _encode(
 def _answer_all(
     run: Run, model: CausalLM, text: TextFormat, prompts: Sequence[list[int]], output: OutputFile, summary: _Summary
 ) -> None:
-    from .decode import generate
+    from .request import Request
 
+    requests = [
+        Request(prompt=prompt, settings=text.settings, number=number)
+        for number, prompt in enumerate(prompts, start=output.num_done)
+    ]
+    answer = _search_all if text.settings.strategy == "beam_search" else _stream_all
+    start = time.perf_counter()
     with progress("generating", len(prompts), shown=not run.config.training.disable_tqdm) as advance:
-        for batch in _batches(len(prompts), run.config.decoding.batch_size):
-            start = time.perf_counter()
-            first = output.num_done
-            completions = generate(
-                model,
-                prompts[batch],
-                text.settings,
-                tokenizer=text.tokenizer,
-                numbers=range(first, first + len(prompts[batch])),
-            )
-            summary.add(completions, time.perf_counter() - start, text.settings.max_new_tokens)
-            output.write([(completion.text, completion.finish_reason) for completion in completions])
-            advance(len(completions))
+        for completion in answer(run, model, text, requests, summary):
+            summary.add(completion, text.settings.max_new_tokens)
+            output.write([(completion.text, completion.finish_reason)])
+            advance(1)
+    summary.seconds = time.perf_counter() - start
 
 
-def _batches(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def _stream_all(
+    run: Run, model: CausalLM, text: TextFormat, requests: Sequence[Request], summary: _Summary
+) -> Iterator[Completion]:
+    from ..launch.resident import peak_resident_bytes
+    from .answer_times import AnswerTimes
+    from .offline import answer_in_order, running_engine
+    from .speculation import make_drafter
+
+    options, times = run.config.decoding, AnswerTimes()
+    drafter = make_drafter(options, model.config)
+    lengths = [len(request.prompt) + request.room(model.config) for request in requests]
+    with running_engine(model, text.tokenizer, lengths, max_running=options.batch_size, drafter=drafter) as engine:
+        for completion, handle in answer_in_order(engine, requests):
+            times.add(handle)
+            yield completion
+        summary.speed = list(times.lines(engine.stats(), peak_resident_bytes()))
+
+
+def _search_all(
+    run: Run, model: CausalLM, text: TextFormat, requests: Sequence[Request], summary: _Summary
+) -> Iterator[Completion]:
+    from .beam import beam_search
+
+    size = run.config.decoding.batch_size or 1
+    for start in range(0, len(requests), size):
+        yield from beam_search(model, requests[start : start + size], tokenizer=text.tokenizer)
 
 
 def _origin(run: Run, text: TextFormat) -> dict[str, Any]:
@@ -133,14 +154,13 @@ class _Summary:
     num_new_tokens: int = 0
     num_cut: int = 0
     seconds: float = 0.0
+    speed: list[str] = field(default_factory=list)
 
-    def add(self, completions: Sequence[Completion], seconds: float, max_new_tokens: int) -> None:
-        self.num_answers += len(completions)
-        self.seconds += seconds
-        for completion in completions:
-            self.num_prompt_tokens += completion.num_prompt_tokens
-            self.num_new_tokens += len(completion.ids)
-            self.num_cut += completion.finish_reason == "length" and len(completion.ids) < max_new_tokens
+    def add(self, completion: Completion, max_new_tokens: int) -> None:
+        self.num_answers += 1
+        self.num_prompt_tokens += completion.num_prompt_tokens
+        self.num_new_tokens += len(completion.ids)
+        self.num_cut += completion.finish_reason == "length" and len(completion.ids) < max_new_tokens
 
     def lines(self, run: Run) -> Iterator[str]:
         speed = f", {self.num_new_tokens / self.seconds:.1f} tokens/s" if self.seconds > 0 else ""
@@ -148,6 +168,7 @@ class _Summary:
             f"{run.config.decoding.output_file}: answers written: {self.num_answers}, of {self.num_new_tokens} tokens "
             f"in all, to prompts of {self.num_prompt_tokens}, in {self.seconds:.1f} s{speed}"
         )
+        yield from self.speed
         if self.num_before:
             yield f"answers that were there already: {self.num_before}"
         if self.bad.count:

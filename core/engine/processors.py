@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 TOP_P_CANDIDATES = 512
 """Tokens looked at first for top-p: they nearly always hold the probability, and sorting them is cheap."""
@@ -34,6 +34,25 @@ def penalize_repetition(logits_V: np.ndarray, seen: np.ndarray, penalty: float) 
     """
     values = logits_V[seen]
     logits_V[seen] = np.where(values > 0, values / np.float32(penalty), values * np.float32(penalty))
+    return logits_V
+
+
+def penalize_counts(logits_V: np.ndarray, counts: Mapping[int, int], presence: float, frequency: float) -> np.ndarray:
+    """Make tokens of the answer less likely: once for being there, and again for each time.
+
+    Source: OpenAI, API reference, "Frequency and presence penalties".
+    """
+    ids = np.fromiter(counts.keys(), dtype=np.int64, count=len(counts))
+    times = np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
+    logits_V[ids] -= np.float32(presence) + np.float32(frequency) * times
+    return logits_V
+
+
+def add_bias(logits_V: np.ndarray, biases: Mapping[int, float]) -> np.ndarray:
+    """Add to the logits of single tokens."""
+    for token, bias in biases.items():
+        if token < len(logits_V):
+            logits_V[token] += np.float32(bias)
     return logits_V
 
 

@@ -24,6 +24,12 @@ class Request:
     settings: SamplingSettings
     number: int = 0
     """Sets the random numbers of requests with one seed apart."""
+    num_logprobs: int | None = None
+    """Likeliest tokens to report beside each chosen one; ``None`` for no log-probabilities."""
+    prompt_logprobs: bool = False
+    """Report those of the prompt's tokens as well."""
+    adapter: str | None = None
+    """Name of the adapter that answers; ``None`` for the model itself."""
 
     def room(self, config: ModelConfig) -> int:
         """Return how many tokens may be generated: ``max_new_tokens``, or what the model's positions leave.
@@ -47,6 +53,18 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, by the model's logits before penalties and temperature."""
+
+    token: int
+    text: str
+    logprob: float
+    """Natural logarithm of the probability."""
+    top: tuple[tuple[int, str, float], ...] = ()
+    """Token, text and log-probability of the likeliest tokens, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One generated token of one request."""
 
@@ -57,6 +75,8 @@ class TokenEvent:
     """What can be shown now: whole characters, and nothing that may yet become part of a stop string."""
     finish_reason: FinishReason | None = None
     """Set on the request's last event."""
+    logprob: TokenLogprob | None = None
+    """Where the request asks for it."""
 
 
 @dataclass(slots=True)

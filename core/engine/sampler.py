@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,13 +26,19 @@ class Sampler:
         self._settings = request.settings
         self._random = np.random.default_rng([request.settings.seed, request.number])
         self._seen: set[int] = set(request.prompt)
+        self._counts: Counter[int] = Counter()
         self._num_new = 0
 
     @property
     def wants_argmax(self) -> bool:
         """The likeliest token of the raw logits is the answer, so that the logits need not be looked at."""
         settings = self._settings
-        return settings.is_greedy and settings.repetition_penalty == 1.0 and self._num_new >= settings.min_new_tokens
+        is_plain = settings.repetition_penalty == 1.0 and not self._counts_matter and not settings.logit_bias
+        return settings.is_greedy and is_plain and self._num_new >= settings.min_new_tokens
+
+    @property
+    def _counts_matter(self) -> bool:
+        return self._settings.presence_penalty != 0.0 or self._settings.frequency_penalty != 0.0
 
     def pick(self, logits_V: np.ndarray) -> int:
         """Return the next token.
@@ -39,7 +46,12 @@ class Sampler:
         Args:
             logits_V: float32; changed in place.
         """
-        logits_V = adjusted(logits_V, self._settings, self._seen, self._num_new)
+        settings = self._settings
+        if self._counts_matter:
+            processors.penalize_counts(logits_V, self._counts, settings.presence_penalty, settings.frequency_penalty)
+        if settings.logit_bias:
+            processors.add_bias(logits_V, settings.logit_bias)
+        logits_V = adjusted(logits_V, settings, self._seen, self._num_new)
         if self._settings.is_greedy:
             return int(logits_V.argmax())
         return self._draw(self._narrowed(logits_V))
@@ -47,6 +59,8 @@ class Sampler:
     def accept(self, token: int) -> None:
         """Take note of the token that the request goes on with."""
         self._num_new += 1
+        if self._counts_matter:
+            self._counts[token] += 1
         if self._settings.repetition_penalty != 1.0:
             self._seen.add(token)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ..errors import Problem, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ..config.groups import DecodingOptions
 
@@ -38,6 +38,12 @@ class SamplingSettings:
     """Leave out tokens below this share of the likeliest one's probability."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens of the prompt and the answer so far (negative ones are multiplied)."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the answer has already."""
+    frequency_penalty: float = 0.0
+    """Taken off the logits of tokens of the answer, times how often they occur there."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of single tokens."""
     stop_ids: tuple[int, ...] = ()
     """Tokens that end the answer; they are no part of its text."""
     stop: tuple[str, ...] = ()

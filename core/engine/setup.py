@@ -49,9 +49,8 @@ def load_text_format(run: Run) -> TextFormat:
         )
     model_path = options.model_name_or_path or place
     template = find_chat_template(run.family, run.model_config, Path(model_path), options.chat_template)
-    stop_ids = {*tokenizer.stop_ids, *_template_stop_ids(tokenizer, template)}
     settings = SamplingSettings.from_options(
-        run.config.decoding, seed=run.config.training.seed, stop_ids=tuple(sorted(stop_ids))
+        run.config.decoding, seed=run.config.training.seed, stop_ids=stop_ids(tokenizer, template)
     )
     return TextFormat(tokenizer=tokenizer, template=template, settings=settings)
 
@@ -59,23 +58,40 @@ def load_text_format(run: Run) -> TextFormat:
 def load_text_model(run: Run) -> CausalLM:
     """Load the weights of ``--model_name_or_path``, or build ``--model_size`` with random ones, ready to generate.
 
+    An adapter (``--lora_path``) is merged, so that it costs no time later; a prefix is set before all texts. A model
+    that is quantized computes with its integers; another one is rounded where ``--quant_type`` asks for it.
+
     Raises:
         WeightError: a weight file cannot be read or does not fit.
     """
     import paddle
 
+    from ..adapters.files import open_adapter, put_adapter
+    from ..adapters.lora import merge_in_place
+    from ..adapters.prefix_files import put_prefix
     from ..convert.load import load_model
+    from ..quant.start import round_at_start
 
     path = run.config.model.model_name_or_path
     if path is None:
         paddle.seed(run.config.training.seed)
         model = run.family.build_model(run.model_config)
     else:
-        model = load_model(run.family, run.model_config, Path(path))
+        # An adapter is merged into floats.
+        is_merged = run.config.adapter.lora_path is not None
+        model = load_model(run.family, run.model_config, Path(path), keep_integers=not is_merged)
+    if run.config.adapter.lora_path is not None:
+        adapter = open_adapter(run.family, run.model_config, Path(run.config.adapter.lora_path))
+        merge_in_place(put_adapter(model, adapter))
+    round_at_start(model, run)
+    if run.config.adapter.prefix_path is not None:
+        put_prefix(model, Path(run.config.adapter.prefix_path))
     model.eval()
     return model
 
 
-def _template_stop_ids(tokenizer: Tokenizer, template: ChatTemplate | None) -> set[int]:
-    tokens = () if template is None else template.stop
-    return {token_id for token_id in map(tokenizer.token_id, tokens) if token_id is not None}
+def stop_ids(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+    """Return the ids that end an answer: the tokenizer's, and those of the template's stop tokens."""
+    named = () if template is None else template.stop
+    numbers = (number for number in map(tokenizer.token_id, named) if number is not None)
+    return tuple(sorted({*tokenizer.stop_ids, *numbers}))

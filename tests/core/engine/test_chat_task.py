@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llm_run.core.engine import chat_task, decode
+from llm_run.core.engine import chat_task
+from llm_run.core.engine.engine import Engine
 from llm_run.core.engine.request import Request, TokenEvent
 from llm_run.core.errors import RefusedError
 
@@ -41,17 +42,30 @@ def talk(
     return run
 
 
+class Scripted:
+    """A handle whose events are written down."""
+
+    def __init__(self, events: Iterator[TokenEvent]) -> None:
+        self._events = events
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        return self._events
+
+    def cancel(self) -> None:
+        """There is nothing to stop."""
+
+
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch, byte_level_tokenizer: Any) -> list[str]:
     """Replace the model by one that says "yes" to every prompt, and collect the prompts."""
     seen: list[str] = []
 
-    def stream(model: Any, requests: list[Request], *, tokenizer: Any) -> Iterator[TokenEvent]:
-        seen.append(byte_level_tokenizer.decode(requests[0].prompt, skip_special=False))
+    def events(request: Request) -> Iterator[TokenEvent]:
+        seen.append(byte_level_tokenizer.decode(request.prompt, skip_special=False))
         yield TokenEvent(0, 1, "yes")
         yield TokenEvent(0, 0, "", "stop")
 
-    monkeypatch.setattr(decode, "stream", stream)
+    monkeypatch.setattr(Engine, "submit", lambda self, request: Scripted(events(request)))
     return seen
 
 
@@ -110,12 +124,12 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(
 ) -> None:
     seen = []
 
-    def stream(model: Any, requests: list[Request], *, tokenizer: Any) -> Iterator[TokenEvent]:
-        seen.append(byte_level_tokenizer.decode(requests[0].prompt, skip_special=False))
+    def events(request: Request) -> Iterator[TokenEvent]:
+        seen.append(byte_level_tokenizer.decode(request.prompt, skip_special=False))
         yield TokenEvent(0, 1, "half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decode, "stream", stream)
+    monkeypatch.setattr(Engine, "submit", lambda self, request: Scripted(events(request)))
     assert talk(["one", "two"]) == ["half", "(stopped)", "half", "(stopped)"]
     assert seen[1] == "<|user|>one<|bot|>half<|end|><|user|>two<|bot|>"
 
@@ -149,10 +163,10 @@ def test_an_answer_at_its_longest_length_is_marked(talk: Any) -> None:
 
 
 def test_what_would_command_a_terminal_is_not_printed(talk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(model: Any, requests: list[Request], *, tokenizer: Any) -> Iterator[TokenEvent]:
+    def events(request: Request) -> Iterator[TokenEvent]:
         yield TokenEvent(0, 1, "a\x1b[2J\x9b\x90b\x07\tc é", "stop")
 
-    monkeypatch.setattr(decode, "stream", stream)
+    monkeypatch.setattr(Engine, "submit", lambda self, request: Scripted(events(request)))
     assert talk(["one"]) == ["a[2Jb\tc é"]
 
 

@@ -48,6 +48,16 @@ def test_the_batch_size_does_not_change_the_answers(ask: Any, strategy: str) -> 
     assert len({line["output"] for line in one}) > 1
 
 
+@pytest.mark.parametrize("strategy", ["greedy_search", "sampling"])
+def test_guessing_ahead_does_not_change_the_answers(ask: Any, strategy: str, caplog: pytest.LogCaptureFixture) -> None:
+    records = [{"src": "1, 2, 3, " * 8}, {"src": "The park. " * 5}]
+    plain = ask("plain.jsonl", records, decode_strategy=strategy, max_new_tokens=30)
+    with caplog.at_level(logging.INFO, "llm_run.engine"):
+        guessed = ask("guessed.jsonl", records, decode_strategy=strategy, max_new_tokens=30, num_draft_tokens=4)
+    assert guessed == plain
+    assert "guesses that were right: " in caplog.text
+
+
 def test_another_seed_gives_other_samples_and_the_same_seed_the_same(
     ask: Any, prepared: Callable[..., Any], tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,100 @@
+"""The end of a request that its sender holds: events come out, cancelling goes in. Safe from any thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..errors import LlmRunError
+    from .request import TokenEvent, TokenLogprob
+
+
+class Handle:
+    """One request on its way through the engine."""
+
+    def __init__(self, num_prompt: int) -> None:
+        self.num_prompt = num_prompt
+        self.num_cached = 0
+        """Tokens of the prompt that were found in the cache."""
+        self.num_generated = 0
+        self.prompt_logprobs: list[TokenLogprob | None] = []
+        """One a token of the prompt, ``None`` for the first; complete with the first event, where asked for."""
+        self.is_cancelled = False
+        self.is_finished = False
+        self.arrived = time.perf_counter()
+        """Seconds, as ``time.perf_counter`` counts."""
+        self.first_token: float | None = None
+        self.ended: float | None = None
+        self._events: deque[TokenEvent] = deque()
+        self._failure: LlmRunError | None = None
+        self._changed = threading.Condition()
+        self._notify: Callable[[], None] | None = None
+
+    def cancel(self) -> None:
+        """Ask the engine to forget the request; it does before its next step."""
+        self.is_cancelled = True
+
+    def notify(self, act: Callable[[], None]) -> None:
+        """Call ``act`` whenever there is something to take, from the engine's thread; once now if there is already."""
+        with self._changed:
+            self._notify = act
+            if self._events or self._failure is not None:
+                act()
+
+    def take(self) -> list[TokenEvent]:
+        """Return what has come, without waiting.
+
+        Raises:
+            LlmRunError: the request has failed; what came before it was returned.
+        """
+        with self._changed:
+            events = list(self._events)
+            self._events.clear()
+            if not events and self._failure is not None:
+                raise self._failure
+            if events and self._failure is not None and self._notify is not None:
+                self._notify()
+            return events
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        """Yield the events as they come, to the last one.
+
+        Raises:
+            LlmRunError: the request has failed.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._events or self._failure is not None)
+            for event in self.take():
+                yield event
+                if event.finish_reason is not None:
+                    return
+
+    def put(self, event: TokenEvent) -> None:
+        """Hand an event over; the engine's thread only."""
+        with self._changed:
+            self.num_generated += 1
+            now = time.perf_counter()
+            self.first_token = self.first_token or now
+            self.ended = now
+            self.is_finished = event.finish_reason is not None
+            self._events.append(event)
+            self._wake()
+
+    def fail(self, failure: LlmRunError) -> None:
+        """End the request with an error; the engine's thread only."""
+        with self._changed:
+            if self.is_finished:
+                return
+            self.is_finished = True
+            self._failure = failure
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        if self._notify is not None:
+            self._notify()

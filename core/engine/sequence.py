@@ -1,0 +1,101 @@
+"""One request inside the engine: its tokens, its blocks, and how far it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .request import TokenEvent, TokenLogprob
+from .sampler import Sampler
+from .stream import TextStream
+
+if TYPE_CHECKING:
+    from ..data.tokenizer import Tokenizer
+    from ..registry.facts import ModelConfig
+    from .handle import Handle
+    from .request import FinishReason, Request
+
+
+class Sequence:
+    """Tokens of prompt and answer; keys and values of the first ``num_computed`` lie in ``blocks``."""
+
+    def __init__(self, request: Request, handle: Handle, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
+        self.request = request
+        self.handle = handle
+        self.tokens = list(request.prompt)
+        self.num_prompt = len(request.prompt)
+        self.room = request.room(config)
+        self.num_computed = 0
+        self.num_remembered = 0
+        self.blocks: list[int] = []
+        self.salt = (request.adapter or "").encode()
+        self.finish_reason: FinishReason | None = None
+        self.sampler = Sampler(request)
+        self.prompt_told = 0
+        """Tokens of the prompt whose log-probabilities are known."""
+        self._tokenizer = tokenizer
+        self._stop_ids = frozenset(request.settings.stop_ids)
+        self._text = TextStream(tokenizer, request.settings.stop)
+
+    @property
+    def num_missing(self) -> int:
+        """Tokens whose keys and values are to be computed before the next one is chosen."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether the logits of the prompt's tokens are needed."""
+        return self.request.prompt_logprobs and self.prompt_told < self.num_prompt
+
+    def forget(self) -> None:
+        """Begin again: the blocks are gone, the tokens stay."""
+        self.blocks = []
+        self.num_computed = self.num_remembered = 0
+
+    def accept(self, token: int, logits_V: np.ndarray | None) -> None:
+        """Go on with a token and tell the sender.
+
+        Args:
+            token: chosen.
+            logits_V: raw, where log-probabilities are asked for.
+        """
+        self.sampler.accept(token)
+        self.tokens.append(token)
+        self.room -= 1
+        is_stop = token in self._stop_ids
+        text = "" if is_stop else self._text.push(token)
+        if is_stop or self.room <= 0:
+            text += self._text.finish()
+        if is_stop or self._text.is_stopped:
+            self.finish_reason = "stop"
+        elif self.room <= 0:
+            self.finish_reason = "length"
+        count = self.request.num_logprobs
+        logprob = None if logits_V is None or count is None else self._logprob(logits_V, token, count)
+        self.handle.put(TokenEvent(self.request.number, token, text, self.finish_reason, logprob))
+
+    def tell_prompt(self, first: int, logits_SV: np.ndarray) -> None:
+        """Take note of the logits after the tokens from ``first`` on: each tells of the token after it."""
+        if not self.handle.prompt_logprobs:
+            self.handle.prompt_logprobs.append(None)
+        count = self.request.num_logprobs or 0
+        for offset, logits_V in enumerate(logits_SV):
+            place = first + offset + 1
+            if place < self.num_prompt and len(self.handle.prompt_logprobs) == place:
+                self.handle.prompt_logprobs.append(self._logprob(logits_V, self.tokens[place], count))
+        self.prompt_told = first + len(logits_SV)
+
+    def _logprob(self, logits_V: np.ndarray, token: int, count: int) -> TokenLogprob:
+        values = logits_V.astype(np.float64)
+        values -= values.max()
+        values -= np.log(np.exp(values).sum())
+        top: list[int] = []
+        if count:
+            best = np.argpartition(-values, min(count, len(values) - 1))[:count]
+            top = [int(index) for index in best[np.argsort(-values[best], kind="stable")]]
+        told = tuple((index, self._spelled(index), float(values[index])) for index in top)
+        return TokenLogprob(token, self._spelled(token), float(values[token]), told)
+
+    def _spelled(self, token: int) -> str:
+        return "" if self._tokenizer is None else self._tokenizer.decode([token], skip_special=False)

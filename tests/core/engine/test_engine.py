@@ -1,0 +1,198 @@
+"""Batched, cut into chunks, sharing blocks, preempted: the tokens are those of one request alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import paddle
+import pytest
+
+from llm_run.core.adapters.prefix import apply_prefix
+from llm_run.core.adapters.prefix_settings import PrefixSettings
+from llm_run.core.engine.decode import generate
+from llm_run.core.engine.engine import Engine, EngineLimits
+from llm_run.core.engine.failures import EngineDeadError, QueueFullError
+from llm_run.core.engine.request import Request
+from llm_run.core.engine.settings import SamplingSettings
+from llm_run.core.errors import LlmRunError, RefusedError
+from llm_run.core.registry.manager import load_family
+
+FAMILIES = ["llama", "qwen", "chatglm", "bloom"]
+
+
+@pytest.fixture(scope="module")
+def mixes() -> ModuleType:
+    """The benchmark that runs 200 mixes of each."""
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "engine_mixes.py"
+    spec = importlib.util.spec_from_file_location("engine_mixes", path)
+    assert spec and spec.loader
+    sys.modules["engine_mixes"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def models(mixes):
+    built = {}
+    for name in FAMILIES:
+        family = load_family(name)
+        paddle.seed(4)
+        built[name] = family.build_model(family.card.sizes["tiny"])
+        mixes.redraw(built[name])
+        built[name].eval()
+    return built
+
+
+def settings(**fields):
+    return SamplingSettings(**({"max_new_tokens": 8} | fields))
+
+
+def prompts(config, count, generator, *, longest=40):
+    """Some of them begin alike, so that blocks are shared."""
+    shared = generator.integers(3, config.vocab_size - 8, 24).tolist()
+    made = []
+    for _ in range(count):
+        own = generator.integers(3, config.vocab_size - 8, int(generator.integers(1, longest))).tolist()
+        made.append(shared + own if generator.random() < 0.5 else own)
+    return made
+
+
+def run(engine, requests):
+    engine.start()
+    handles = [engine.submit(request) for request in requests]
+    answers = [[event.token for event in handle] for handle in handles]
+    engine.drain(10)
+    engine.check()
+    engine.stop()
+    return answers, handles
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_random_mixes_give_the_tokens_of_one_request_alone(name, models, mixes):
+    outcome = mixes.Mixes(models[name], seed=7).run(20)
+    assert outcome.mismatches == 0
+    assert outcome.answers > 60 and outcome.guessed_right > 0
+    # A prompt that sees itself both ways is computed whole.
+    assert models[name].config.prefix_lm or (outcome.preempted > 0 and outcome.found > 0)
+
+
+def test_a_tuned_prefix_is_seen_by_every_request(models):
+    for name in ("llama", "chatglm"):
+        model = models[name]
+        apply_prefix(model, PrefixSettings(num_tokens=5))
+        generator = np.random.default_rng(2)
+        asked = [Request(prompt=prompt, settings=settings()) for prompt in prompts(model.config, 5, generator)]
+        expected = [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
+        answers, _ = run(Engine(model, None, EngineLimits(cache_tokens=96, block_tokens=8, step_tokens=20)), asked)
+        model.prefix = None
+        assert answers == expected
+        assert answers != [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
+
+
+def test_a_small_cache_preempts_and_a_shared_beginning_is_found_again(models):
+    model = models["llama"]
+    generator = np.random.default_rng(3)
+    beginning = generator.integers(3, 500, 32).tolist()
+    requests = [Request(prompt=[*beginning, number + 5], settings=settings(max_new_tokens=30)) for number in range(4)]
+    engine = Engine(model, None, EngineLimits(cache_tokens=112, block_tokens=8, step_tokens=16))
+    answers, handles = run(engine, requests)
+    assert answers == [generate(model, [r.prompt], r.settings)[0].ids for r in requests]
+    assert engine.stats().preemptions > 0
+    assert any(handle.num_cached >= 24 for handle in handles)
+
+
+def test_a_seed_draws_the_same_tokens_alone_and_among_others(models):
+    model = models["qwen"]
+    generator = np.random.default_rng(5)
+    asked = Request(prompt=[5, 6, 7], settings=settings(strategy="sampling", seed=11, max_new_tokens=12), number=2)
+    alone, _ = run(Engine(model, None), [asked])
+    others = [
+        Request(prompt=prompt, settings=settings(strategy="sampling", seed=number))
+        for number, prompt in enumerate(prompts(model.config, 15, generator))
+    ]
+    among, _ = run(Engine(model, None, EngineLimits(step_tokens=32)), [*others[:7], asked, *others[7:]])
+    assert among[7] == alone[0]
+
+
+def test_log_probabilities_of_prompt_and_answer_are_those_of_the_model(models):
+    model = models["llama"]
+    prompt = np.random.default_rng(1).integers(3, 500, 20).tolist()
+    request = Request(prompt=prompt, settings=settings(max_new_tokens=3), num_logprobs=2, prompt_logprobs=True)
+    engine = Engine(model, None, EngineLimits(step_tokens=7))
+    engine.start()
+    handle = engine.submit(request)
+    events = list(handle)
+    engine.stop()
+    ids = [*prompt, *(event.token for event in events)]
+    positions = paddle.arange(len(ids)).unsqueeze(0)
+    from llm_run.core.ops import AttentionMask
+
+    with paddle.no_grad():
+        logits = model.head(model(paddle.to_tensor([ids]), positions, AttentionMask())).numpy()[0].astype(np.float64)
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert handle.prompt_logprobs[0] is None and len(handle.prompt_logprobs) == len(prompt)
+    told = [*handle.prompt_logprobs[1:], *(event.logprob for event in events)]
+    for place, entry in enumerate(told):
+        assert entry.token == ids[place + 1]
+        assert entry.logprob == pytest.approx(expected[place, ids[place + 1]], abs=1e-4)
+        assert [token for token, _, _ in entry.top] == np.argsort(-expected[place])[:2].tolist()
+
+
+def test_cancelled_requests_free_their_blocks_from_any_state(models):
+    engine = Engine(models["llama"], None, EngineLimits(cache_tokens=256, max_running=2))
+    engine.start()
+    handles = [engine.submit(Request(prompt=[7, 8, 9], settings=settings(max_new_tokens=60))) for _ in range(6)]
+    next(iter(handles[0]))
+    for handle in handles:
+        handle.cancel()
+    for handle in handles:
+        with pytest.raises(LlmRunError, match="cancelled"):
+            list(handle)
+    assert engine.drain(10)
+    assert engine.stats().cache_usage == 0.0
+    engine.check()
+    engine.stop()
+
+
+def test_what_can_never_fit_and_one_too_many_are_refused(models):
+    engine = Engine(models["llama"], None, EngineLimits(cache_tokens=64, max_running=1, max_waiting=1))
+    engine.start()
+    with pytest.raises(RefusedError, match="need 73 tokens of the cache, which holds 64"):
+        engine.submit(Request(prompt=[5] * 3, settings=settings(max_new_tokens=70)))
+    with pytest.raises(QueueFullError):
+        for _ in range(50):
+            engine.submit(Request(prompt=[5], settings=settings(max_new_tokens=50)))
+    engine.stop()
+
+
+def test_a_dead_engine_says_so_to_every_open_request(models, monkeypatch):
+    engine = Engine(models["llama"], None)
+    monkeypatch.setattr(engine._runner, "run", lambda works: 1 / 0)
+    engine.start()
+    handle = engine.submit(Request(prompt=[5], settings=settings()))
+    with pytest.raises(EngineDeadError, match="ZeroDivisionError"):
+        list(handle)
+    assert not engine.is_alive
+    with pytest.raises(EngineDeadError):
+        engine.submit(Request(prompt=[5], settings=settings()))
+
+
+def test_penalties_and_biases_change_what_is_chosen(models):
+    model = models["llama"]
+    free, banned = (
+        run(Engine(model, None), [Request(prompt=[5, 6], settings=settings(max_new_tokens=6, **more))])[0][0]
+        for more in ({}, {"logit_bias": {}})
+    )
+    assert free == banned
+    forbidden = {token: -100.0 for token in free}
+    other = run(Engine(model, None), [Request(prompt=[5, 6], settings=settings(logit_bias=forbidden))])[0][0]
+    assert not set(other) & set(free)
+    wanted = run(Engine(model, None), [Request(prompt=[5, 6], settings=settings(logit_bias={77: 100.0}))])[0][0]
+    assert set(wanted) == {77}
+    spread = settings(logit_bias={77: 100.0}, frequency_penalty=2.0, presence_penalty=2.0, max_new_tokens=60)
+    tokens = run(Engine(model, None), [Request(prompt=[5, 6], settings=spread)])[0][0]
+    assert tokens[:20] == [77] * 20 and set(tokens[55:]) != {77}
