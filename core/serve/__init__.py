@@ -1,0 +1,1 @@
+"""Serving: an OpenAI-compatible API, the seed's own, and a page for people."""
