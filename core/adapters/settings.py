@@ -1,0 +1,176 @@
+"""What a LoRA adapter is, as the options or an adapter's own configuration file say it. Imports no Paddle."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import DataError, Problem, RefusedError
+
+if TYPE_CHECKING:
+    from ..config.adapters import AdapterOptions
+
+Number = TypeVar("Number", int, float)
+
+PEFT_CONFIG, PADDLENLP_CONFIG = "adapter_config.json", "lora_config.json"
+ALL_LINEARS = "all"
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",), "modules_to_save": (None, []), "layers_to_transform": (None, []), "use_qalora": (False, None),
+    "lora_bias": (False, None), "trainable_token_indices": (None, []), "target_parameters": (None, []),
+    "megatron_config": (None,), "layer_replication": (None, []), "use_bdlora": (None, False),
+    "alora_invocation_tokens": (None, []),
+}  # fmt: skip
+"""Fields of PEFT's file that would change the numbers, and the values that do not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """Rank, scale and targets of an adapter."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    pissa: bool = False
+    """The adapter begins as the largest singular values of the matrix instead of as nothing."""
+    targets: tuple[str, ...] = ()
+    """Last components of layer names, regular expressions on whole names, or ``all``; empty: the family's own."""
+
+    @property
+    def scaling(self) -> float:
+        """Factor on the adapter's product.
+
+        Source: Hu et al. 2021, arXiv:2106.09685, section 4.1 (alpha/r); Kalajdzievski 2023, arXiv:2312.03732,
+        theorem 3.2 (alpha/sqrt(r)).
+        """
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @classmethod
+    def from_options(cls, options: AdapterOptions) -> LoraSettings:
+        """Read the options; alpha is twice the rank where nobody says otherwise, as in the seed."""
+        alpha = 2.0 * options.lora_rank if options.lora_alpha is None else options.lora_alpha
+        return cls(
+            rank=options.lora_rank, alpha=alpha, dropout=options.lora_dropout, rslora=options.rslora,
+            dora=options.use_dora, pissa=options.pissa, targets=tuple(options.lora_target_modules),
+        )  # fmt: skip
+
+
+def check_lora(options: AdapterOptions) -> list[Problem]:
+    """Return what is wrong with the options of a new adapter."""
+    problems = []
+    if options.lora_rank < 1:
+        problems.append(Problem("--lora_rank", str(options.lora_rank), "must be 1 or more"))
+    if options.lora_alpha is not None and not (options.lora_alpha > 0 and math.isfinite(options.lora_alpha)):
+        problems.append(Problem("--lora_alpha", str(options.lora_alpha), "must be above 0"))
+    if not 0 <= options.lora_dropout < 1:
+        problems.append(Problem("--lora_dropout", str(options.lora_dropout), "must be 0 or more and below 1"))
+    ratio = options.loraplus_lr_ratio
+    if not (ratio > 0 and math.isfinite(ratio)):
+        problems.append(Problem("--loraplus_lr_ratio", str(ratio), "must be above 0"))
+    if options.pissa and options.use_dora:
+        problems.append(Problem("--pissa", "true", "excludes use_dora", "Choose one of them."))
+    for target in options.lora_target_modules:
+        try:
+            re.compile(target)
+        except re.error as error:
+            problems.append(Problem("--lora_target_modules", f"'{target}'", f"is no regular expression: {error}"))
+    return problems
+
+
+def check_lora_path(path: str | None) -> list[Problem]:
+    """Return what is wrong with the folder of an adapter, before a model is loaded for it."""
+    if path is None or Path(path).is_dir():
+        return []
+    return [Problem("--lora_path", path, "is no folder", "Name the folder of an adapter, as --task lora writes it.")]
+
+
+def read_settings(directory: Path) -> LoraSettings:
+    """Read an adapter's configuration, in PEFT's or PaddleNLP's spelling.
+
+    Raises:
+        DataError: there is none, or it is malformed.
+        RefusedError: it asks for what would change the numbers and is not supported.
+    """
+    for name, read in ((PEFT_CONFIG, _from_peft), (PADDLENLP_CONFIG, _from_paddlenlp)):
+        path = directory / name
+        if path.is_file():
+            try:
+                fields = json.loads(path.read_text(encoding="utf-8"))
+            except (ValueError, OSError) as error:
+                raise DataError(f"{path}: is not readable JSON ({error}).") from error
+            if not isinstance(fields, dict):
+                raise DataError(f"{path}: is not a JSON object.")
+            return read(path, fields)
+    looked = f"{PEFT_CONFIG} (PEFT) and {PADDLENLP_CONFIG} (PaddleNLP)"
+    raise DataError(f"{directory}: holds no adapter. Looked for {looked}.")
+
+
+def peft_fields(settings: LoraSettings, modules: Iterable[str], ranks: Mapping[str, int], base: str) -> dict[str, Any]:
+    """Return ``adapter_config.json``.
+
+    Args:
+        settings: of the adapter.
+        modules: what is adapted, by Hugging Face module name or last component.
+        ranks: of the modules whose rank is not that of the settings.
+        base: name or path of the model that it was trained on.
+    """
+    scale = settings.scaling
+    alphas = {name: scale * (math.sqrt(rank) if settings.rslora else rank) for name, rank in ranks.items()}
+    return {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": settings.rank,
+        "lora_alpha": _plain(settings.alpha), "lora_dropout": settings.dropout, "use_rslora": settings.rslora,
+        "use_dora": settings.dora, "target_modules": sorted(modules), "bias": "none", "fan_in_fan_out": False,
+        "inference_mode": True, "init_lora_weights": True, "rank_pattern": dict(ranks),
+        "alpha_pattern": {name: _plain(alpha) for name, alpha in alphas.items()}, "modules_to_save": None,
+    }  # fmt: skip
+
+
+def _from_peft(path: Path, fields: Mapping[str, Any]) -> LoraSettings:
+    kind = str(fields.get("peft_type", "LORA")).upper()
+    if kind != "LORA":
+        raise RefusedError(Problem(f"{path}: peft_type", f"'{kind}'", "is not LORA"))
+    wrong = [
+        Problem(f"{path}: {name}", str(fields[name]), "is not supported", "Merge the adapter with PEFT first.")
+        for name, values in HARMLESS.items()
+        if name in fields and fields[name] not in values
+    ]
+    if wrong:
+        raise RefusedError(*wrong)
+    targets = fields.get("target_modules") or ()
+    return LoraSettings(
+        rank=_number(path, fields, "r", int), alpha=_number(path, fields, "lora_alpha", float),
+        dropout=float(fields.get("lora_dropout") or 0.0), rslora=bool(fields.get("use_rslora", False)),
+        dora=bool(fields.get("use_dora", False)),
+        targets=(targets,) if isinstance(targets, str) else tuple(map(str, targets)),
+    )  # fmt: skip
+
+
+def _from_paddlenlp(path: Path, fields: Mapping[str, Any]) -> LoraSettings:
+    if fields.get("enable_lora_list"):
+        raise RefusedError(Problem(f"{path}: enable_lora_list", "", "is not supported", "Merge it with PaddleNLP."))
+    if fields.get("trainable_bias") not in (None, "", "none"):
+        raise RefusedError(Problem(f"{path}: trainable_bias", str(fields["trainable_bias"]), "is not supported"))
+    targets = fields.get("target_modules") or ()
+    return LoraSettings(
+        rank=_number(path, fields, "r", int), alpha=_number(path, fields, "lora_alpha", float),
+        dropout=float(fields.get("lora_dropout") or 0.0), rslora=bool(fields.get("rslora", False)),
+        targets=(targets,) if isinstance(targets, str) else tuple(map(str, targets)),
+    )  # fmt: skip
+
+
+def _number(path: Path, fields: Mapping[str, Any], name: str, kind: type[Number]) -> Number:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise DataError(f"{path}: {name} is {value!r}, not a number above 0.")
+    return kind(value)
+
+
+def _plain(value: float) -> int | float:
+    """Return a whole number as an int, as people write it."""
+    return int(value) if value == int(value) else value
