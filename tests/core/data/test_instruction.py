@@ -70,9 +70,13 @@ def test_order_and_fingerprint_follow_from_data_and_seed(write_lines: Write, ope
     assert [bytes(changed[0].sample(position).ids) for position in range(30)] != order[:30]
 
 
-def test_packed_rows_hold_the_records_of_unpacked_ones(write_lines: Write, opened: Any) -> None:
+@pytest.mark.parametrize("packing", ["in_order", "best_fit"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_packed_rows_hold_the_records_of_unpacked_ones(
+    write_lines: Write, opened: Any, packing: str, lazy: bool
+) -> None:
     path = write_lines("a.jsonl", *pairs(40))
-    plain, packed = opened(path), opened(path, zero_padding=True)
+    plain, packed = opened(path), opened(path, zero_padding=True, packing=packing, lazy=lazy)
     assert packed.epoch_size < plain.epoch_size
     pieces = []
     for position in range(packed.epoch_size):

@@ -1,0 +1,1 @@
+"""What a model is worth: perplexity of text, answers against references, benchmarks."""
