@@ -26,17 +26,29 @@ import numpy as np
 
 BOUND = 1e-5
 BATCH = 8
+TENSOR, STAGES = "--tensor_parallel_degree 2", "--pipeline_parallel_degree 2"
 LAYOUTS = {
-    "one": (1, ""),
-    "dp2": (2, ""),
-    "stage1 x 2": (2, "--sharding stage1"),
-    "stage2 x 2": (2, "--sharding stage2"),
-    "stage3 x 2": (2, "--sharding stage3"),
-    "dp2 x stage2 x 2": (4, "--sharding stage2 --sharding_parallel_degree 2"),
-    "dp2 x stage3 x 2": (4, "--sharding stage3 --sharding_parallel_degree 2"),
+    "one": (1, 1, ""),
+    "dp2": (2, 2, ""),
+    "stage1 x 2": (2, 2, "--sharding stage1"),
+    "stage2 x 2": (2, 2, "--sharding stage2"),
+    "stage3 x 2": (2, 2, "--sharding stage3"),
+    "tp2": (2, 1, TENSOR),
+    "tp2 + sp": (2, 1, f"{TENSOR} --sequence_parallel true"),
+    "pp2": (2, 1, STAGES),
+    "pp2 + recompute": (2, 1, f"{STAGES} --recompute true"),
+    "tp2 x pp2": (4, 1, f"{TENSOR} {STAGES}"),
+    "tp2 + sp x pp2": (4, 1, f"{TENSOR} {STAGES} --sequence_parallel true"),
+    "tp2 x stage2 x 2": (4, 2, f"{TENSOR} --sharding stage2"),
+    "tp2 x stage3 x 2": (4, 2, f"{TENSOR} --sharding stage3"),
+    "stage1 x 2 x pp2": (4, 2, f"{STAGES} --sharding stage1"),
+    "dp2 x tp2": (4, 2, TENSOR),
+    "dp2 x pp2": (4, 2, STAGES),
+    "dp2 x stage2 x 2": (4, 4, "--sharding stage2 --sharding_parallel_degree 2"),
+    "dp2 x stage3 x 2": (4, 4, "--sharding stage3 --sharding_parallel_degree 2"),
 }
-"""Processes, and the options that say what they share."""
-PAIRED = ("one", "dp2", "stage1 x 2", "stage2 x 2", "stage3 x 2")
+"""Processes, into how many shares the samples go, and the options that say what is shared."""
+PAIRED = ("one", "dp2", "stage1 x 2", "stage2 x 2", "stage3 x 2", "tp2", "pp2", "tp2 x pp2")
 
 
 def main() -> int:
@@ -45,14 +57,16 @@ def main() -> int:
     parser.add_argument("--families", default="llama")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--pairs", action="store_true", help="resume each layout's checkpoint under every other one")
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="names of the table, by commas")
     options = parser.parse_args()
+    chosen = options.layouts.split(",")
     start, good = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="layouts-") as folder:
         root = Path(folder)
         write_corpus(root / "corpus")
         for family in families(options.families):
             expected = trained(root, family, "one", options.steps)
-            for layout in LAYOUTS:
+            for layout in chosen:
                 found = expected if layout == "one" else trained(root, family, layout, options.steps)
                 good.append(report(f"{family}: {layout}", found, expected))
             if options.pairs:
@@ -95,11 +109,11 @@ def trained(root: Path, family: str, layout: str, steps: int) -> dict[str, Any]:
 
 def run(root: Path, family: str, layout: str, steps: int, folder: Path) -> None:
     """Run the command; its global batch is the same in every layout."""
-    processes, more = LAYOUTS[layout]
+    processes, shares, more = LAYOUTS[layout]
     words = (
         f"--task pretrain --family {family} --model_size tiny --max_length 32 --max_steps {steps} --logging_steps 1 "
         f"--save_steps {steps // 2} --learning_rate 1e-3 --adam_epsilon 1e-6 --per_device_train_batch_size 2 "
-        f"--gradient_accumulation_steps {BATCH // processes // 2} --save_rehearsal false --split 100,0,0 "
+        f"--gradient_accumulation_steps {BATCH // shares // 2} --save_rehearsal false --split 100,0,0 "
         f"--disable_tqdm true --nproc_per_node {processes} {more}"
     )
     command = [sys.executable, "-m", "llm_run.core", *words.split()]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TENSOR, STAGES, SEP = "--tensor_parallel_degree", "--pipeline_parallel_degree", "--sep_parallel_degree"
 SHARDING, VIRTUAL = "--sharding_parallel_degree", "--virtual_pp_degree"
 
+PIPELINE_SHARDING = 1
+"""The highest stage of sharding that goes with a pipeline: the others need all gradients of a block at once."""
+
 STAGE_NUMBERS = {"stage1": 1, "stage2": 2, "stage3": 3}
 
 
@@ -121,8 +124,8 @@ def changes(plan: ParallelPlan, other: ParallelPlan) -> str:
         (SHARDING, plan.sharding, other.sharding), (VIRTUAL, plan.virtual_pp, other.virtual_pp),
     )  # fmt: skip
     said = [f"{key} {new}" for key, old, new in pairs if old != new]
-    if plan.sequence_parallel and not other.sequence_parallel and other.mp > 1:
-        said.append("--sequence_parallel false")
+    if other.sharding_stage not in (0, plan.sharding_stage):
+        said.append(f"--sharding stage{other.sharding_stage}")
     return " and ".join(said)
 
 
@@ -135,10 +138,11 @@ def _working(plan: ParallelPlan, world_size: int, shape: Shape) -> Iterator[Para
             continue
         for sharding in (degree for degree in divisors if degree <= plan.sharding and left % degree == 0):
             for virtual in range(plan.virtual_pp if pp > 1 else 1, 0, -1):
-                for split in {plan.sequence_parallel and mp > 1, False}:
+                for stage in {plan.sharding_stage, min(plan.sharding_stage, PIPELINE_SHARDING)}:
                     other = replace(
                         plan, dp=left // sharding, pp=pp, sharding=sharding, sep=sep, mp=mp, virtual_pp=virtual,
-                        sharding_stage=plan.sharding_stage if sharding > 1 else 0, sequence_parallel=split,
+                        sharding_stage=stage if sharding > 1 else 0,
+                        sequence_parallel=plan.sequence_parallel and mp > 1,
                     )  # fmt: skip
                     if next(_misfits(other, shape), None) is None:
                         yield other
@@ -146,7 +150,7 @@ def _working(plan: ParallelPlan, world_size: int, shape: Shape) -> Iterator[Para
 
 def _distance(plan: ParallelPlan, other: ParallelPlan) -> tuple[float, ...]:
     ratios = (plan.mp / other.mp, plan.pp / other.pp, plan.sep / other.sep, plan.sharding / other.sharding)
-    lesser = plan.virtual_pp / other.virtual_pp, 1 + (plan.sequence_parallel and not other.sequence_parallel)
+    lesser = plan.virtual_pp / other.virtual_pp, 1 + max(0, plan.sharding_stage - other.sharding_stage)
     return (round(sum(map(math.log2, ratios)), 9), math.log2(math.prod(lesser)), -other.mp, -other.pp, -other.sep)
 
 
@@ -172,10 +176,10 @@ def _misfits(plan: ParallelPlan, shape: Shape) -> Iterator[tuple[str, str, str]]
     if shape.num_heads % (plan.mp * plan.sep) and not shape.num_heads % plan.mp:
         reason = f"does not divide the {shape.num_heads // plan.mp} attention heads of each tensor-parallel rank"
         yield SEP, str(plan.sep), reason
-    slices = plan.sep * (plan.mp if plan.sequence_parallel else 1)
-    if shape.length % slices:
-        key, value = (SEP, str(plan.sep)) if shape.length % plan.sep else ("--sequence_parallel", "true")
-        yield key, value, f"cuts rows of max_length {shape.length} into {slices}, which does not divide it"
+    if shape.length % plan.sep:
+        yield SEP, str(plan.sep), f"cuts rows of max_length {shape.length} into {plan.sep}, which does not divide it"
+    if plan.pp > 1 and plan.sharding_stage > PIPELINE_SHARDING:
+        yield "--sharding", f"stage{plan.sharding_stage}", f"does not go with the {plan.pp} stages of a pipeline"
 
 
 def _tensor_misfits(plan: ParallelPlan, shape: Shape) -> Iterator[tuple[str, str, str]]:

@@ -42,7 +42,7 @@ def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
     """Group the linear layers by the input that they share. The head stays as it is."""
     return (
         QuantGroup(tuple(f"{ATTENTION}{name}_proj" for name in "qkv"), norm="blocks.*.attention_norm"),
-        QuantGroup((f"{ATTENTION}o_proj",)),
+        QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}gate_proj", f"{FFN}up_proj"), norm="blocks.*.ffn_norm"),
-        QuantGroup((f"{FFN}down_proj",)),
+        QuantGroup((f"{FFN}down_proj",), feeder=f"{FFN}up_proj"),
     )

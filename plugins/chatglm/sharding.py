@@ -48,7 +48,7 @@ def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
     """
     return (
         QuantGroup((f"{ATTENTION}q_proj", f"{ATTENTION}k_proj", f"{ATTENTION}v_proj")),
-        QuantGroup((f"{ATTENTION}o_proj",)),
+        QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}up_proj",)),
         QuantGroup((f"{FFN}down_proj",)),
     )

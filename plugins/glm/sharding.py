@@ -46,7 +46,7 @@ def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
     """Return the linear layers by the input that they share."""
     return (
         QuantGroup((f"{ATTENTION}q_proj", f"{ATTENTION}k_proj", f"{ATTENTION}v_proj"), norm="blocks.*.attention_norm"),
-        QuantGroup((f"{ATTENTION}o_proj",)),
+        QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}up_proj",), norm="blocks.*.ffn_norm"),
         QuantGroup((f"{FFN}down_proj",)),
     )

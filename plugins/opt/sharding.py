@@ -55,7 +55,7 @@ def llm_run_quantizable_layers(config: OptConfig) -> tuple[QuantGroup, ...]:
     return (
         *((QuantGroup(("project_in",)),) if config.has_projections else ()),
         QuantGroup((f"{ATTENTION}q_proj", f"{ATTENTION}k_proj", f"{ATTENTION}v_proj"), norm=norms[0]),
-        QuantGroup((f"{ATTENTION}o_proj",)),
+        QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}up_proj",), norm=norms[1]),
-        QuantGroup((f"{FFN}down_proj",)),
+        QuantGroup((f"{FFN}down_proj",), feeder=f"{FFN}up_proj"),
     )

@@ -51,7 +51,7 @@ def llm_run_quantizable_layers(config: QwenConfig) -> tuple[QuantGroup, ...]:
     attention, ffn = "blocks.*.attention.", "blocks.*.feed_forward."
     return (
         QuantGroup((f"{attention}q_proj", f"{attention}k_proj", f"{attention}v_proj"), norm="blocks.*.attention_norm"),
-        QuantGroup((f"{attention}o_proj",)),
+        QuantGroup((f"{attention}o_proj",), feeder=f"{attention}v_proj"),
         QuantGroup((f"{ffn}gate_proj", f"{ffn}up_proj"), norm="blocks.*.ffn_norm"),
-        QuantGroup((f"{ffn}down_proj",)),
+        QuantGroup((f"{ffn}down_proj",), feeder=f"{ffn}up_proj"),
     )

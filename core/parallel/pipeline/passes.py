@@ -47,6 +47,7 @@ class Pipeline:
         *,
         seed: int,
         autocast: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        begin: Callable[[MicroBatch], None] = lambda _: None,
     ) -> None:
         """Take over a stage.
 
@@ -56,12 +57,14 @@ class Pipeline:
             mesh: of this rank.
             seed: of the random numbers in training (dropout).
             autocast: the context in which training computes.
+            begin: told each micro-batch of training before the first stage embeds it.
         """
         self.model = model
         self.cut = cut
         self.mesh = mesh
         self.seed = seed
         self.autocast = autocast
+        self.begin = begin
         self._sections = [section.index for section in cut.of_stage(mesh.index("pp"))]
         self._last = len(cut.sections) - 1
         self._told: set[int] = set()
@@ -86,6 +89,8 @@ class Pipeline:
 
         def forward(section: int, micro: int, entering: Tensor | None) -> Tensor:
             seed_section(self.seed, micro_batches[micro].position, section)
+            if section == 0:
+                self.begin(micro_batches[micro])
             with self.autocast():
                 hidden_BSH, labels_BS = self._compute(section, entering, *inputs.take(section, micro))
                 if section < self._last:

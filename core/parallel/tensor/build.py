@@ -86,6 +86,7 @@ def load_part(
         WeightError: the file is damaged, unsafe, or does not fit the model.
     """
     source = open_tensors(path)
+    source.check_floats()
     model = build_empty(family, config)
     tensors = open_logical(family, config, source, {name: tuple(p.shape) for name, p in parameters(model).items()})
     model = _split(model, family, mesh, wanted)

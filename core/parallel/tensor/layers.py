@@ -35,8 +35,11 @@ class ColumnLinear(nn.Layer):
             entrance.num_readers += 1
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = x if self._entrance is None else self._entrance(x, training=self.training)
-        return F.linear(inside, self.weight, self.bias)
+        return F.linear(self.enter(x, training=self.training), self.weight, self.bias)
+
+    def enter(self, x: Tensor, *, training: bool) -> Tensor:
+        """Return the input as the rank's columns read it."""
+        return x if self._entrance is None else self._entrance(x, training=training)
 
 
 class RowLinear(nn.Layer):
@@ -49,7 +52,11 @@ class RowLinear(nn.Layer):
         self._exit = leave
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self._exit(F.linear(x, self.weight))
+        return self.leave(F.linear(x, self.weight))
+
+    def leave(self, part: Tensor) -> Tensor:
+        """Return the sum of all ranks' products, with the bias."""
+        out = self._exit(part)
         return out if self.bias is None else out + self.bias.astype(out.dtype)
 
 

@@ -96,14 +96,17 @@ def test_what_does_not_fit_is_named_with_the_nearest_plan(world: int, degrees: d
         (replace(SHAPE, ffn_size=97), {"mp": 2}, "--tensor_parallel_degree: 2 does not divide the feed-forward width"),
         (replace(SHAPE, vocab_size=5), {"mp": 4}, "--tensor_parallel_degree: 4 leaves a rank without any of the 5"),
         (replace(SHAPE, length=65), {"sep": 2}, "--sep_parallel_degree: 2 cuts rows of max_length 65 into 2, which"),
-        (replace(SHAPE, length=65), {"mp": 2, "sequence_parallel": True},
-         "--sequence_parallel: true cuts rows of max_length 65 into 2, which does not divide it. "
-         "Use --sequence_parallel false."),
+        (SHAPE, {"pp": 2, "sharding": "stage3"},
+         "--sharding: stage3 does not go with the 2 stages of a pipeline. Use --sharding stage1."),
     ],
 )  # fmt: skip
 def test_numbers_of_the_model_and_the_rows_are_checked(shape: Shape, degrees: dict[str, Any], said: str) -> None:
     (found,) = problems(4, shape, **degrees)
     assert found.startswith(said)
+
+
+def test_rows_of_any_length_are_split_since_they_are_filled_up() -> None:
+    assert problems(2, replace(SHAPE, length=65), mp=2, sequence_parallel=True) == []
 
 
 def test_all_misfits_of_a_plan_come_at_once() -> None:
@@ -126,7 +129,8 @@ def works(plan: ParallelPlan, world: int, shape: Shape) -> bool:
         and pieces <= shape.num_layers
         and (plan.virtual_pp == 1 or (plan.pp > 1 and shape.micro_batches % plan.pp == 0))
         and shape.num_heads // plan.mp % plan.sep == 0
-        and shape.length % (plan.sep * (plan.mp if plan.sequence_parallel else 1)) == 0
+        and shape.length % plan.sep == 0
+        and (plan.pp == 1 or plan.sharding_stage < 2)
     )
 
 

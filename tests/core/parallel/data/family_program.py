@@ -15,22 +15,29 @@ from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.parallel.groups import GroupFactory
 from llm_run.core.parallel.join import _mesh, open_mesh
 from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.parallel.model_part import build_part
 from llm_run.core.parallel.ownership import share_out
+from llm_run.core.parallel.pipeline.passes import Pipeline
 from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sharding import hold
 from llm_run.core.parallel.slices import Part
+from llm_run.core.parallel.tensor.model import model_parts
 from llm_run.core.registry.manager import installed, load_family
 from llm_run.core.trainer.agreement import Agreement
+from llm_run.core.trainer.objective import NextToken
 from llm_run.core.trainer.optimizer import AdamW
 from llm_run.core.trainer.precision import Precision
 from llm_run.core.trainer.randomness import seed_all
-from llm_run.core.trainer.step import MicroBatch, TrainStep
+from llm_run.core.trainer.step import MicroBatch, StepResult, TrainStep
 
 LAYOUTS = {
     "data_parallel": ParallelPlan(dp=2),
     "sharding_stage1": ParallelPlan(sharding=2, sharding_stage=1),
     "sharding_stage2": ParallelPlan(sharding=2, sharding_stage=2),
     "sharding_stage3": ParallelPlan(sharding=2, sharding_stage=3),
+    "tensor_parallel": ParallelPlan(mp=2),
+    "sequence_parallel": ParallelPlan(mp=2, sequence_parallel=True),
+    "pipeline_parallel": ParallelPlan(pp=2),
 }
 STEPS, BATCH = 2, 4
 # A bias that changes no output (that of the keys) has gradients of rounding errors: they must not count.
@@ -55,27 +62,33 @@ def micro_batches(config: Any, mesh: Mesh, step: int) -> list[MicroBatch]:
     ]
 
 
-def trained(family: Any, config: Any, mesh: Mesh) -> tuple[list[float], dict[str, tuple[Part, np.ndarray]]]:
-    """Return the losses, and what this rank has of each parameter in the end."""
+def trained(family: Any, config: Any, mesh: Mesh) -> tuple[list[StepResult], dict[str, tuple[Part, np.ndarray]]]:
+    """Return what each step did, and what this rank has of each parameter in the end."""
     seed_all(3)
-    model = family.build_model(config)
+    part = build_part(family, config, mesh, None)
+    model = part.model
     model.train()
-    holding = hold(model, mesh)
+    holding = hold(model, mesh, model_parts(model))
     agreement = Agreement(mesh, holding.parts, share_out(holding.parts, mesh).owned)
-    step = TrainStep(model, AdamW(holding, OPTIONS), Precision(OPTIONS), agreement, seed=3)
-    losses = [step.run(micro_batches(config, mesh, number), 1e-3).loss for number in range(STEPS)]
-    return losses, {name: (holding.parts[name], tensor.numpy()) for name, tensor in holding.tensors.items()}
+    pipeline = Pipeline(model, part.cut, mesh, seed=3) if part.cut else None
+    optimizer, precision = AdamW(holding, OPTIONS), Precision(OPTIONS)
+    step = TrainStep(model, optimizer, precision, agreement, NextToken(), seed=3, pipeline=pipeline)
+    results = [step.run(micro_batches(config, mesh, number), 1e-3) for number in range(STEPS)]
+    return results, {name: (holding.parts[name], tensor.numpy()) for name, tensor in holding.tensors.items()}
 
 
 def compared(family: Any, config: Any, meshes: dict[str, Mesh]) -> dict[str, Any]:
     """Return losses of each layout, and how far this rank's parameters are from those of one process."""
-    losses, whole = trained(family, config, Mesh())
-    found: dict[str, Any] = {"alone": losses}
+    results, whole = trained(family, config, Mesh())
+    found: dict[str, Any] = {"alone": [done.loss for done in results], "norms": [done.grad_norm for done in results]}
     for name, mesh in meshes.items():
         theirs, parameters = trained(family, config, mesh)
         away = {key: distance(part, values, whole[key][1]) for key, (part, values) in parameters.items()}
         worst = max(away, key=lambda key: away[key])
-        found[name] = {"losses": theirs, "distance": away[worst], "where": worst}
+        found[name] = {
+            "losses": [done.loss for done in theirs], "norms": [done.grad_norm for done in theirs],
+            "distance": away[worst], "where": worst,
+        }  # fmt: skip
     return found
 
 

@@ -49,3 +49,18 @@ def test_ranks_that_share_gradients_train_as_one_process(found: Found, name: str
 @every_family
 def test_ranks_that_share_parameters_train_as_one_process(found: Found, name: str) -> None:
     check(found, name, "sharding_stage3")
+
+
+@every_family
+def test_ranks_that_share_matrices_train_as_one_process(found: Found, name: str) -> None:
+    check(found, name, "tensor_parallel")
+
+
+@every_family
+def test_ranks_that_share_matrices_and_rows_train_as_one_process(found: Found, name: str) -> None:
+    check(found, name, "sequence_parallel")
+
+
+@every_family
+def test_stages_train_as_one_process(found: Found, name: str) -> None:
+    check(found, name, "pipeline_parallel")

@@ -21,8 +21,11 @@ from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.parallel.groups import GroupFactory
 from llm_run.core.parallel.join import _mesh, open_mesh
 from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.parallel.model_part import build_part, matrix_sizes
+from llm_run.core.parallel.pipeline.passes import Pipeline
 from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sharding import hold
+from llm_run.core.parallel.tensor.model import model_parts
 from llm_run.core.registry.manager import load_family
 from llm_run.core.run import Run, RunConfig
 from llm_run.core.trainer.checkpoint import CheckpointStore, read_checkpoint
@@ -40,11 +43,13 @@ PLANS = {
     "stage1": ParallelPlan(sharding=2, sharding_stage=1),
     "stage2": ParallelPlan(sharding=2, sharding_stage=2),
     "stage3": ParallelPlan(sharding=2, sharding_stage=3),
+    "tp2": ParallelPlan(mp=2, sequence_parallel=True),
+    "pp2": ParallelPlan(pp=2, virtual_pp=2),
 }
-CHAIN = ("one", "stage3", "dp2", "stage1", "stage2", "one")
+CHAIN = ("one", "stage3", "tp2", "dp2", "pp2", "stage1", "tp2", "stage2", "pp2", "one")
 """Layouts of step 1, 2, ...: each but the first goes on from the checkpoint of the one before."""
 FAMILY = load_family("llama")
-CONFIG = FAMILY.card.sizes["tiny"]
+CONFIG = FAMILY.card.sizes["tiny-tied"]
 
 
 class Rows:
@@ -76,15 +81,16 @@ def job_of(mesh: Mesh, folder: Path, source: Rows, **options: Any) -> Job:
         "save_steps": 1, "learning_rate": 3e-3, "save_rehearsal": False, "disable_tqdm": True,
     }  # fmt: skip
     config = RunConfig(
-        task="pretrain", family="llama", model=ModelOptions(model_size="tiny"), data=DataOptions(),
+        task="pretrain", family="llama", model=ModelOptions(model_size="tiny-tied"), data=DataOptions(),
         training=TrainingOptions(**(defaults | options)), decoding=DecodingOptions(), convert=ConvertOptions(),
         launch=LaunchOptions(), origins={},
     )  # fmt: skip
     run = Run(config=config, family=FAMILY, model_config=CONFIG)
     seed_all(config.training.seed)
+    part = build_part(FAMILY, CONFIG, mesh, None)
     ours = identity(run, data=source.fingerprint, weights="random", data_world=mesh.data_world)
     return Job(
-        run=run, model=FAMILY.build_model(CONFIG), training=source, evaluation=None, tokenizer=None, template=None,
+        run=run, model=part.model, cut=part.cut, training=source, evaluation=None, tokenizer=None, template=None,
         identity=ours, mesh=mesh,
     )  # fmt: skip
 
@@ -147,17 +153,17 @@ def chain(meshes: dict[str, Mesh], folder: Path) -> dict[str, Any]:
     return found
 
 
-def poisoned(meshes: dict[str, Mesh], folder: Path) -> dict[str, Any]:
+def poisoned(mesh: Mesh, folder: Path) -> dict[str, Any]:
     """Train with a gradient of rank 1 that is not finite in step 2 only."""
-    mesh, found = meshes["stage2"], {}
+    found: dict[str, Any] = {}
     source = Rows()
     job = job_of(mesh, folder, source, max_steps=3)
-    weight = job.model.blocks[1].feed_forward.up_proj.weight
 
     def poison(gradient: Any) -> Any:
-        return gradient * float("nan") if mesh.rank == 1 and 4 <= min(source.asked[-2:]) < 8 else gradient
+        return gradient * float("nan") if 4 <= min(source.asked[-2:]) < 8 else gradient
 
-    weight.register_hook(poison)
+    if mesh.rank == 1:
+        job.model.blocks[3].feed_forward.up_proj.weight.register_hook(poison)
     found["status"] = trained(job)
     states = [read_checkpoint(folder / f"checkpoint-{step}").state for step in (1, 2, 3)]
     found["updates"] = [state.updates for state in states]
@@ -175,13 +181,16 @@ def evaluations(meshes: dict[str, Mesh]) -> dict[str, Any]:
     sums, held = {}, {}
     for name, mesh in meshes.items():
         seed_all(1)
-        model = FAMILY.build_model(CONFIG)
-        total = sum(int(parameter.size) for parameter in model.parameters())
-        holding = hold(model, mesh)
-        sums[name] = astuple(evaluate(model, Rows(epoch_size=11), batch_size=2, pad_id=0, mesh=mesh))
+        part = build_part(FAMILY, CONFIG, mesh, None)
+        model, pipeline = part.model, Pipeline(part.model, part.cut, mesh, seed=1) if part.cut else None
+        total = sum(size for size, _ in matrix_sizes(part, mesh).values())
+        holding = hold(model, mesh, model_parts(model))
+        score = evaluate(model, Rows(epoch_size=11), batch_size=2, pad_id=0, mesh=mesh, pipeline=pipeline)
+        sums[name] = astuple(score)
         holding.rest()
-        updated = sum(int(tensor.size) for tensor in holding.tensors.values())
-        kept = sum(int(parameter.size) for parameter in model.parameters() if parameter._is_initialized())
+        matrices = [parameter for parameter in model.parameters() if len(parameter.shape) >= 2]
+        updated = sum(int(tensor.size) for tensor in holding.tensors.values() if tensor.ndim >= 2)
+        kept = sum(int(parameter.size) for parameter in matrices if parameter._is_initialized())
         held[name] = [updated / total, kept / total]
     return {"evaluations": sums, "held": held}
 
@@ -213,7 +222,7 @@ def main(result: Path) -> None:
         meshes["one"] = Mesh()
         found: dict[str, Any] = {
             "chain": chain(meshes, folder / "chain"),
-            "poison": poisoned(meshes, folder / "poison"),
+            "poison": {name: poisoned(meshes[name], folder / f"poison {name}") for name in ("stage2", "tp2", "pp2")},
         }
         found["skipped"] = [text for text in messages if "is skipped" in text]
         found |= evaluations(meshes)
@@ -226,6 +235,8 @@ def main(result: Path) -> None:
             job = job_of(meshes["one"], folder / "plain", Rows(), lr_scheduler_type="constant")
             found["plain"] = trained(job)
         found["loose"] = trained(job_of(meshes["stage3"], folder / "loose", Rows(), max_steps=1, save_strategy="no"))
+        for name in ("tp2", "pp2"):
+            found[f"merged {name}"] = trained(job_of(meshes[name], folder / f"merged {name}", Rows(), max_steps=1))
         mesh.meet("the end of all")
     result.write_text(json.dumps(found))
 

@@ -29,6 +29,7 @@ from llm_run.core.parallel.tensor.model import model_parts
 from llm_run.core.registry.facts import ModelConfig
 from llm_run.core.registry.family import Family
 from llm_run.core.registry.manager import installed, load_family
+from llm_run.core.trainer.diagnose import first_non_finite_in_pipeline
 from llm_run.core.trainer.inputs import to_inputs
 from llm_run.core.trainer.recompute import apply_recompute
 from llm_run.core.trainer.step import MicroBatch
@@ -141,6 +142,19 @@ def with_recompute(mesh: Mesh, family: Family, config: ModelConfig) -> list[floa
     return found
 
 
+def diagnosis(mesh: Mesh, family: Family, config: ModelConfig) -> list[str]:
+    """What each stage says of a batch whose numbers are lost in the layer that stands there."""
+    (batch,) = batches(config, 1)
+    said = [first_non_finite_in_pipeline(build(mesh, family, config, 2), batch)]
+    for name in ("embed_tokens.weight", "blocks.2.attention.o_proj.weight", "norm.weight"):
+        pipeline = build(mesh, family, config, 2)
+        lost = parameters(pipeline.model).get(name)
+        if lost is not None:
+            lost.set_value(paddle.full_like(lost, float("nan")))
+        said.append(first_non_finite_in_pipeline(pipeline, batch))
+    return said
+
+
 def variant(name: str, size: str = "tiny", **changes: Any) -> tuple[Family, ModelConfig]:
     """Return a family and one of its variants, with other numbers."""
     family = load_family(name)
@@ -160,6 +174,7 @@ def two_stages(mesh: Mesh) -> dict[str, Any]:
         "interleaved": compare(mesh, *variant("llama", "tiny-tied", num_layers=5), 2, 4),
         "evaluation": evaluate(mesh, *variant("glm", num_layers=5), 2),
         "dropout": with_dropout(mesh, *variant("gpt3", embedding_dropout=0.2, output_dropout=0.2)),
+        "diagnosis": diagnosis(mesh, *variant("llama", num_layers=4)),
         "recompute": with_recompute(mesh, *variant("llama")),
     }
 

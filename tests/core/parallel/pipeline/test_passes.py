@@ -113,6 +113,12 @@ def test_blocks_that_are_computed_again_give_the_same_gradients(two_stages: Foun
         assert (loss, norm) == (loss_again, norm_again)
 
 
+def test_the_stage_that_loses_the_numbers_first_names_the_layer(two_stages: Found) -> None:
+    first, second = (rank["diagnosis"] for rank in two_stages)
+    assert first == ["", "embed_tokens", "blocks.2.attention.o_proj", ""]
+    assert second == ["", "", "", "norm"]
+
+
 def test_the_first_rank_tells_layers_and_bubble_once(two_stages: Found, four_stages: Found) -> None:
     lines = four_stages[0]["log"]
     assert lines[1] == (
