@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := $(BIN)/llm-run
 OUT := demo-output
 
-.PHONY: demo demo-train demo-chat demo-matrix test check clean
+.PHONY: demo demo-train demo-chat demo-matrix test test-all check clean
 .DELETE_ON_ERROR:
 
 .venv/demo: pyproject.toml setup.py $(wildcard core/ops/csrc/*)
@@ -36,6 +36,13 @@ demo-matrix: .venv/demo
 
 test: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --matrix
+
+# Also what takes too long for every day: all families under all layouts, each layout resumed from each other, and
+# training on several processes that is killed, stopped and asked to stop; about an hour on 2 cores.
+test-all: test
+	$(BIN)/python benchmarks/layouts.py --families all
+	$(BIN)/python benchmarks/layouts.py --pairs
+	$(BIN)/python benchmarks/parallel_faults.py
 
 check: .venv/dev
 	$(BIN)/ruff check .

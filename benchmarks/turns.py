@@ -1,4 +1,4 @@
-"""Two processes that work in turns, so that a change in the machine's load hits both."""
+"""Processes that work in turns, so that a change in the machine's load hits all of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-
-from llm_run.core.launch.environment import cores, cpu_vendor, missing, wanted
 
 Work = Callable[[], object]
 
@@ -26,14 +24,19 @@ def serve(work: Work) -> None:
 
 
 class Side:
-    """One of the two: this script again, started with ``arguments``."""
+    """One of them: this script again, started with ``arguments``."""
 
-    def __init__(self, arguments: Sequence[str], *, is_paddle: bool) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, is_paddle: bool, interpreter: str = sys.executable, script: str = sys.argv[0]
+    ) -> None:
+        # Not at the top: another interpreter need not have llm-run to serve.
+        from llm_run.core.launch.environment import cores, cpu_vendor, missing, wanted
+
         settings = wanted(threads=cores(), training=True, vendor=cpu_vendor())
         if not is_paddle:  # the others' own default is the better one for them
             settings = [setting for setting in settings if setting.name != "OMP_WAIT_POLICY"]
         environment = os.environ | missing(settings, os.environ, forced=frozenset())
-        command = [sys.executable, "-W", "ignore", sys.argv[0], *arguments]
+        command = [interpreter, "-W", "ignore", script, *arguments]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )

@@ -11,6 +11,7 @@ import paddle
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from .adapters.prefix import Prefix
     from .ops.cross_entropy import SplitLoss
     from .ops.mask import AttentionMask
     from .registry.facts import ModelConfig
@@ -60,6 +61,14 @@ class CausalLM(paddle.nn.Layer):
     split_loss: SplitLoss | None = None
     """Computes losses where ``head`` returns the logits of some tokens of the vocabulary only (tensor parallel)."""
 
+    prefix: Prefix | None
+    """Keys and values that every token sees before its own (prefix tuning)."""
+
+    def __init__(self) -> None:
+        """Begin without a prefix."""
+        super().__init__()
+        self.prefix = None
+
     @abstractmethod
     def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:
         """Return the hidden states [B, S, H] before the first block."""
@@ -87,6 +96,8 @@ class CausalLM(paddle.nn.Layer):
             mask: what each token sees; with a cache it describes all T = cache.length + S keys.
             cache: extended in place; ``None`` in training.
         """
+        if self.prefix is not None:
+            positions, mask, cache = self.prefix.precede(positions, mask, cache)
         context = self.context(positions, mask)
         hidden_BSH = self.embed(input_ids_BS, positions)
         for index, block in enumerate(self.blocks):

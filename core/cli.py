@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .config.flags import Arguments, parse
 from .errors import LlmRunError, Problem, RefusedError
 
-COMMANDS = ("matrix", "families", "plan", "env")
+COMMANDS = ("matrix", "families", "configs", "plan", "env")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,11 @@ def _dispatch(words: list[str], *, may_restart: bool) -> int:
     command = words[0] if words and not words[0].startswith("-") else ""
     if command and command not in COMMANDS:
         raise RefusedError(_unknown_command(command))
-    arguments = parse(words[1:] if command else words)
+    if command == "configs" and not {"-h", "--help"} & set(words):
+        from .commands.configs import run_configs
+
+        return run_configs([word for word in words[1:] if word != "--traceback"])
+    arguments = parse(["--help"] if command == "configs" else words[1:] if command else words)
     if not words or "help" in arguments.switches:
         from .commands.help import print_help
 

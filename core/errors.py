@@ -60,6 +60,10 @@ class CheckpointError(LlmRunError):
     """A checkpoint is missing, damaged, or belongs to another run; the text names the directory and the cause."""
 
 
+class QuantizationError(LlmRunError):
+    """A quantized model is worse than is allowed; the text says by how much, and what to do."""
+
+
 class TrainingError(LlmRunError):
     """Training cannot go on (losses are not finite, the disk is full); the text says what was saved."""
 

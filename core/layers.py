@@ -92,7 +92,13 @@ class PreNormBlock(nn.Layer):
 
 
 class SwigluFeedForward(nn.Layer):
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """SwiGLU (Shazeer 2020, arXiv:2002.05202).
+
+    ``activation`` tells the C++ step of decoding what stands between the matrices (``ops.decoder_step.ACTIVATIONS``);
+    a family's own feed-forward part states it likewise, or runs plain.
+    """
+
+    activation = "swiglu"
 
     def __init__(self, config: ModelConfig, *, bias: bool = False) -> None:
         super().__init__()

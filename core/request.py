@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from .config.check import check_config
-from .config.option import TRAINING
+from .config.option import DECODING, QUANTIZING, RECORDS, TRAINING
 from .errors import LlmRunError, Problem, RefusedError
 from .launch.world import find_world
 from .parallel.degrees import fill_plan, plan_notes
+from .quant.settings import unquantizable
 from .registry.capability import check
 from .registry.facts import ModelConfig
 from .registry.family import Family
@@ -47,7 +48,8 @@ def prepare(config: RunConfig, known: Sequence[Problem] = ()) -> tuple[Run, list
         raise
     notes: list[str] = []
     if family is not None and model is not None:
-        config, notes, more = _fit_lengths(config, model)
+        taken = _collected(found, _prefix_positions, config, model) or 0
+        config, notes, more = _fit_lengths(config, model, taken)
         config = _fit_evaluation(config, notes)
         world = find_world(config.launch)
         found += [*check(family, model, config, world), *more]
@@ -87,7 +89,10 @@ def _identify(config: RunConfig, problems: list[Problem]) -> tuple[Family | None
         return None, None
     path = config.model.tokenizer_name_or_path if config.task == "data" else config.model.model_name_or_path
     before = len(problems)
-    fields = None if path is None else _collected(problems, _read_fields, path, config.task != "data")
+    if config.task in QUANTIZING and path is not None:
+        problems += unquantizable(path)
+    is_refused = len(problems) > before
+    fields = None if path is None or is_refused else _collected(problems, _read_fields, path, config.task != "data")
     is_unreadable = len(problems) > before
     family = None if is_unreadable and not config.family else _collected(problems, _family, config, fields)
     if family is None and (near := nearest_family(config.family)):
@@ -153,23 +158,39 @@ def _fit_evaluation(config: RunConfig, notes: list[str]) -> RunConfig:
     return dataclasses.replace(config, training=dataclasses.replace(training, evaluation_strategy="steps"))
 
 
-def _fit_lengths(config: RunConfig, model: ModelConfig) -> tuple[RunConfig, list[str], list[Problem]]:
+def _prefix_positions(config: RunConfig, model: ModelConfig) -> int:
+    """Return how many positions go to a prefix that is trained or used."""
+    from .adapters.prefix_settings import PrefixSettings, read_prefix_settings
+
+    if config.task == "prefix_tuning":
+        return PrefixSettings.from_options(config.adapter, model).num_positions(model)
+    path = config.adapter.prefix_path
+    return 0 if path is None else read_prefix_settings(Path(path), model).num_positions(model)
+
+
+def _fit_lengths(config: RunConfig, model: ModelConfig, taken: int) -> tuple[RunConfig, list[str], list[Problem]]:
     """Bring ``max_length`` and the model's longest sequence together.
 
     A default gives way to the model; trained weights are refused a sequence that they were not made for. A model
-    that is built anew takes the length that the user gave: the training task makes it as long.
+    that is built anew takes the length that the user gave: the training task makes it as long. Positions that are
+    ``taken`` (by a prefix) are not left for text.
     """
-    data, limit = config.data, model.max_positions
-    if config.task not in TRAINING or data.max_length <= limit:
+    data, limit = config.data, model.max_positions - taken
+    if limit < 2:
+        reason = f"takes all but {limit} of the model's {model.max_positions} positions"
+        return config, [], [Problem("--num_prefix_tokens", str(config.adapter.num_prefix_tokens), reason)]
+    if taken and config.task in DECODING and data.src_length >= limit:
+        return dataclasses.replace(config, data=dataclasses.replace(data, src_length=limit - 1)), [], []
+    if config.task not in (*TRAINING, "evaluate", *QUANTIZING) or data.max_length <= limit:
         return config, [], []
     if config.origins.get("max_length", "default") == "default":
         src_length = min(data.src_length, limit // 2)
         notes = [f"max_length: {limit}, the longest sequence of this model"]
-        if config.task == "sft" and src_length < data.src_length:
+        if config.task in (*RECORDS, "evaluate", *QUANTIZING) and src_length < data.src_length:
             notes.append(f"src_length: {src_length}, half of max_length")
         fitted = dataclasses.replace(data, max_length=limit, src_length=src_length)
         return dataclasses.replace(config, data=fitted), notes, []
-    is_new = config.model.model_size is not None or (config.task == "pretrain" and not config.model.continue_training)
+    is_new = config.task != "evaluate" and config.model.model_size is not None or (config.task == "pretrain" and not config.model.continue_training)
     if is_new:
         return config, [], []
     reason = f"is longer than the {limit} positions that the model was made for"

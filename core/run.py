@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from .config.adapters import AdapterOptions
+from .config.serving import ServeOptions
+from .config.evaluation import EvaluationOptions
+from .config.quantization import QuantOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +31,10 @@ class RunConfig:
     decoding: DecodingOptions
     convert: ConvertOptions
     launch: LaunchOptions
+    adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    serve: ServeOptions = field(default_factory=ServeOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    quant: QuantOptions = field(default_factory=QuantOptions)
     origins: Mapping[str, str]
     """``default``, ``flag``, or the file's path, by option name."""
 

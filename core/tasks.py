@@ -13,9 +13,17 @@ TASKS = {
     "data": ".data.task:run",
     "pretrain": ".trainer.tasks:run_pretrain",
     "sft": ".trainer.tasks:run_sft",
+    "lora": ".trainer.tasks:run_lora",
+    "merge_lora": ".adapters.merge_task:run",
+    "prefix_tuning": ".trainer.tasks:run_prefix_tuning",
+    "dpo": ".trainer.tasks:run_dpo",
+    "evaluate": ".evaluation.task:run",
     "generate": ".engine.generate_task:run",
     "chat": ".engine.chat_task:run",
+    "serve": ".serve.task:run",
     "convert": ".convert.task:run",
+    "ptq": ".quant.task:run",
+    "gptq": ".quant.task:run",
 }
 """Module and function by task. A task that is not here is not in this version."""
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from llm_run.core.commands.configuration import TITLES
 from llm_run.core.config.schema import Option, options
 from llm_run.core.registry.capability import matrix
 from llm_run.core.registry.manager import installed, load_family
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- made by docs/generate.py: change the program, not this page -->\n\n"
-TITLES = {
-    "model": "Model", "data": "Data", "training": "Training", "decoding": "Decoding", "convert": "Conversion",
-    "launch": "Processes and devices",
-}  # fmt: skip
 
 
 def options_page() -> str:

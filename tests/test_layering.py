@@ -18,6 +18,7 @@ UNSAFE_CALLS = {
 FORMAT_WORDS = {
     # Values that foreign files hold, each the name of a file format's detail and not of our family.
     "core/convert/gguf_fields.py": "kinds of rotary scaling",
+    "core/convert/gguf_metadata.py": "kinds of rotary scaling",
     "core/convert/gguf_vocabulary.py": "kinds of tokenizer and of pre-tokenizer in a GGUF header",
     "core/ops/rotary_spec.py": "kinds of rotary scaling in a config.json",
 }

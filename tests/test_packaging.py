@@ -9,6 +9,10 @@ from pathlib import Path
 
 from setuptools import find_packages
 
+SUFFIXES = (".py", ".yaml")
+"""Of code, and of ready-made configurations."""
+RECIPE = "core/configs/tasks/sft.yaml"
+
 
 def test_every_folder_with_code_is_a_package(project: Path) -> None:
     found = set(find_packages(str(project), include=["core*", "plugins*"]))
@@ -53,6 +57,8 @@ def test_the_wheel_contains_every_source_file(project: Path, tmp_path: Path) -> 
     ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
-    wanted = {f"llm_run/{path.relative_to(copy)}" for top in ("core", "plugins") for path in (copy / top).rglob("*.py")}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(SUFFIXES)}
+    held = [path for top in ("core", "plugins") for path in (copy / top).rglob("*") if path.name.endswith(SUFFIXES)]
+    wanted = {f"llm_run/{path.relative_to(copy)}" for path in held}
+    assert f"llm_run/{RECIPE}" in wanted
     assert packed == wanted

@@ -10,8 +10,12 @@ TITLES = {
     "model": "Model",
     "data": "Data",
     "training": "Training",
+    "adapter": "Adapter",
+    "evaluation": "Evaluation",
+    "quant": "Quantization",
     "decoding": "Decoding",
     "convert": "Conversion",
+    "serve": "Server",
     "launch": "Processes and devices",
 }
 

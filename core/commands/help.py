@@ -19,13 +19,22 @@ ABOUT = {
     "data": "turn text or JSONL into token files for pretraining",
     "pretrain": "train a model on token files, from random weights or from given ones",
     "sft": "fine-tune a model on instructions or conversations",
+    "lora": "fine-tune a small adapter on instructions; the model stays as it is",
+    "merge_lora": "add an adapter to its model and write the result as a model directory",
+    "prefix_tuning": "train keys and values that stand before every text, beside a frozen model",
+    "dpo": "tune a model on pairs of answers of which one is the better (DPO and its kin)",
+    "evaluate": "measure a model by token files, text, records or benchmarks",
     "generate": "answer the prompts of a JSONL file",
     "chat": "talk with a model in the terminal",
-    "convert": "write any readable weights as a Hugging Face model directory",
+    "serve": "answer OpenAI's API over HTTP, with a chat page beside it where wanted",
+    "convert": "write any readable weights as a Hugging Face model directory, or as a GGUF file",
+    "ptq": "round a model's weights, and activations where asked, to 8 or 4 bits",
+    "gptq": "round a model's weights to 4 or 8 bits, errors made good by the weights that are left",
 }
 COMMANDS = {
     "llm-run matrix": "what works for which family, and why the rest does not",
     "llm-run families": "the installed families, their packages and sizes",
+    "llm-run configs ...": "ready-made configurations: ls, cat NAME, cp NAME [FILE]",
     "llm-run plan ...": "memory, time and problems of a run, without starting it",
     "llm-run env": "versions, devices, threads, and the kernels chosen",
 }
@@ -47,12 +56,52 @@ EXAMPLES = {
         "llm-run --task sft --model_name_or_path ./model --dataset_name_or_path ./data \\\n"
         "      --output_dir out --num_train_epochs 1 --zero_padding",
     ),
+    "lora": (
+        "llm-run --task lora --model_name_or_path ./model --dataset_name_or_path ./data \\\n"
+        "      --output_dir adapter --lora_rank 16 --learning_rate 3e-4 --num_train_epochs 1",
+        "llm-run --task chat --model_name_or_path ./model --lora_path adapter",
+    ),
+    "merge_lora": (
+        "llm-run --task merge_lora --model_name_or_path ./model --lora_path adapter --output_path ./merged",
+    ),
+    "prefix_tuning": (
+        "llm-run --task prefix_tuning --model_name_or_path ./model --dataset_name_or_path ./data \\\n"
+        "      --output_dir prefix --num_prefix_tokens 32 --learning_rate 3e-2",
+        "llm-run --task chat --model_name_or_path ./model --prefix_path prefix",
+    ),
+    "dpo": (
+        "llm-run --task dpo --model_name_or_path ./model --dataset_name_or_path pairs.json \\\n"
+        "      --output_dir out --learning_rate 5e-7 --num_train_epochs 1",
+    ),
+    "evaluate": (
+        "llm-run --task evaluate --model_name_or_path ./model --input_path text.jsonl --output_dir results",
+        "llm-run --task evaluate --model_name_or_path ./model --benchmark gsm8k --data_file gsm8k_test.jsonl \\\n"
+        "      --num_fewshot 5 --output_dir results",
+    ),
     "generate": (
         "llm-run --task generate --model_name_or_path ./model --data_file questions.jsonl \\\n"
         "      --output_file answers.jsonl --decode_strategy greedy_search",
     ),
     "chat": ("llm-run --task chat --model_name_or_path ./model --system 'Answer in one sentence.'",),
-    "convert": ("llm-run --task convert --model_name_or_path model.gguf --output_path ./model",),
+    "serve": (
+        "llm-run --task serve --model_name_or_path ./model --ui",
+        "curl http://127.0.0.1:8010/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        "      -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
+    ),
+    "convert": (
+        "llm-run --task convert --model_name_or_path model.gguf --output_path ./model",
+        "llm-run --task convert --model_name_or_path ./model --output_path model.gguf --save_dtype q8_0",
+    ),
+    "ptq": (
+        "llm-run --task ptq --model_name_or_path ./model --dataset_name_or_path ./data --output_dir model-w8a8 \\\n"
+        "      --shift --smooth --smooth_all_linears",
+        "llm-run --task ptq --model_name_or_path ./model --dataset_name_or_path ./data --output_dir model-awq \\\n"
+        "      --quant_type WINT4 --awq --max_ppl_increase 5",
+    ),
+    "gptq": (
+        "llm-run --task gptq --model_name_or_path ./model --dataset_name_or_path ./data --output_dir model-gptq",
+        "llm-run --task chat --model_name_or_path model-gptq",
+    ),
 }
 ABOUT_COMMANDS = {
     "matrix": "usage: llm-run matrix [--family FAMILY] [--format table|json|markdown]\n\n"
@@ -61,6 +110,9 @@ ABOUT_COMMANDS = {
     "families": "usage: llm-run families [--format table|json]\n\n"
     "Print the installed family plugins: package, version, plugin API, variants, and what is wrong with each.\n"
     "LLM_RUN_BLOCK_PLUGINS=name,name in the environment leaves families out.",
+    "configs": "usage: llm-run configs ls | cat NAME | cp NAME [FILE]\n\n"
+    "List, print or copy the ready-made configurations, one for each family and task: llama/sft.\n"
+    "A name also stands where --config takes a file: llm-run --config llama/sft --model_name_or_path ./model",
     "plan": "usage: llm-run plan --task TASK [the same arguments as a run] [--format table|json]\n\n"
     "Print what the run would need: parameters, peak memory by part, steps, tokens, and an estimate of the time,\n"
     "for which it measures this machine for a second. Nothing is written, and no weights are loaded.",

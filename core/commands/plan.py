@@ -8,7 +8,7 @@ from typing import Any
 from ..config.option import TRAINING
 from ..estimate.duration import estimate_step, tokens_per_step
 from ..estimate.memory import machine_memory, phases
-from ..estimate.parameters import ParameterCount, count_parameters
+from ..estimate.parameters import ParameterCount, count_parameters, trained_lora
 from ..launch.environment import cores
 from ..launch.framework import choose_device
 from ..launch.kernels import apply_preferences
@@ -31,7 +31,7 @@ def _estimate(run: Run, may_restart: bool) -> dict[str, Any]:
     device = choose_device(launch.device, launch.devices)
     apply_preferences(run.config.model)
     base = peak_resident_bytes()
-    count = count_parameters(run.family, run.model_config)
+    count = count_parameters(run.family, run.model_config, trained_lora(run))
     peak = max(phases(run, count, base), key=lambda phase: phase.total)
     found = {
         "package": f"{run.family.distribution} {run.family.version}",

@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
+from ..adapters.settings import check_lora_path
 from ..errors import Problem, RefusedError
+from ..evaluation.checks import check_evaluation, check_generation_in_training, check_metric
 from ..parallel.membership import parse_address
+from ..quant.settings import check_quantization
 from ..run import RunConfig
 from .groups import LaunchOptions
-from .option import DECODING, TRAINING
+from .option import ADAPTING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, TRAINING
 
 SHARDING_STAGES = ("stage1", "stage2", "stage3")
-MODEL_IS_NEEDED = (*TRAINING, *DECODING)
+GGUF_SUFFIX = ".gguf"
+MODEL_IS_NEEDED = (*TRAINING, *ASKING)
 
 
 def check_config(config: RunConfig) -> list[Problem]:
     """Return every problem that can be seen from the options alone, without the model."""
-    problems = [*_required(config), *_model(config), *_launch(config)]
+    problems = [*_required(config), *_model(config), *_written(config), *_launch(config)]
+    problems += check_lora_path(config.adapter.lora_path)
     if config.task in TRAINING:
         problems += _training(config)
-    if config.task == "sft":
+    if config.task in (*RECORDS, *QUANTIZING):
         problems += _lengths(config)
+    if config.task in (*QUANTIZING, *ASKING):
+        problems += check_quantization(config)
     if config.task in DECODING:
         problems += _decoding(config)
+    if config.task == "serve":
+        problems += _serving(config)
+    if config.task in (*DECODING, "serve"):
+        problems += _guessing(config)
+    if config.task == "evaluate":
+        problems += _evaluation(config)
+    if config.task in NOISY:
+        problems += check_generation_in_training(config)
+    if config.task in ("pretrain", *NOISY):
+        problems += check_metric(config)
     return problems
+
+
+def _guessing(config: RunConfig) -> Iterator[Problem]:
+    options = config.decoding
+    if options.num_draft_tokens < 0:
+        yield Problem("--num_draft_tokens", str(options.num_draft_tokens), "must be 0 or more")
+    if options.num_draft_tokens > 0 and config.task == "generate" and options.decode_strategy == "beam_search":
+        remedy = "Use sampling or greedy_search, or leave it out."
+        yield Problem("--num_draft_tokens", str(options.num_draft_tokens), "cannot help beam_search", remedy)
+    if options.draft_model is not None and options.num_draft_tokens == 0:
+        yield Problem("--draft_model", options.draft_model, "guesses nothing without --num_draft_tokens", "Give 4.")
+    if options.draft_model is not None and not Path(options.draft_model).exists():
+        yield Problem("--draft_model", options.draft_model, "does not exist", "Give a model on this machine.")
+
+
+def _serving(config: RunConfig) -> list[Problem]:
+    from ..serve.checks import check_serving
+
+    return check_serving(config.serve)
 
 
 def _required(config: RunConfig) -> Iterator[Problem]:
@@ -31,12 +69,25 @@ def _required(config: RunConfig) -> Iterator[Problem]:
     model, data = config.model, config.data
     needs: dict[str, dict[str, object]] = {
         "pretrain": {"input_dir": data.input_dir},
-        "sft": {"dataset_name_or_path": data.dataset_name_or_path},
+        **{task: {"dataset_name_or_path": data.dataset_name_or_path} for task in RECORDS},
+        **{
+            task: {
+                "model_name_or_path": model.model_name_or_path,
+                "dataset_name_or_path": data.dataset_name_or_path,
+                "output_dir": config.training.output_dir,
+            }
+            for task in QUANTIZING
+        },
         "generate": {"data_file": config.decoding.data_file},
         "data": {
             "input_path": data.input_path,
             "output_prefix": data.output_prefix,
             "tokenizer_name_or_path": model.tokenizer_name_or_path,
+        },
+        "merge_lora": {
+            "model_name_or_path": model.model_name_or_path,
+            "lora_path": config.adapter.lora_path,
+            "output_path": config.convert.output_path,
         },
         "convert": {"model_name_or_path": model.model_name_or_path, "output_path": config.convert.output_path},
     }
@@ -45,6 +96,17 @@ def _required(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 f"--{name}", "", f"is needed by --task {config.task}", f"See llm-run --task {config.task} --help."
             )
+
+
+def _written(config: RunConfig) -> Iterator[Problem]:
+    """Yield what is wrong with the dtype of the written weights."""
+    dtype, path = config.convert.save_dtype, config.convert.output_path or ""
+    if dtype.startswith("q") and not (config.task == "convert" and path.endswith(GGUF_SUFFIX)):
+        reason = "is a type of GGUF files"
+        yield Problem("--save_dtype", dtype, reason, f"Use --task convert with an --output_path in {GGUF_SUFFIX}.")
+    if path.endswith(GGUF_SUFFIX) and config.task != "convert":
+        reason = f"is a GGUF file, which {config.task} does not write"
+        yield Problem("--output_path", path, reason, "Use --task convert afterwards.")
 
 
 def _model(config: RunConfig) -> Iterator[Problem]:
@@ -58,18 +120,61 @@ def _model(config: RunConfig) -> Iterator[Problem]:
         yield Problem("--model_size", str(model.model_size), reason, "Leave one of them out.")
     if model.continue_training and model.model_name_or_path is None:
         yield Problem("--continue_training", "true", "has no weights to start from", "Give --model_name_or_path.")
-    if config.task in ("sft", *DECODING) and model.model_size is not None and model.tokenizer_name_or_path is None:
+    speaks = config.task in (*RECORDS, *DECODING, "serve")
+    if speaks and model.model_size is not None and model.tokenizer_name_or_path is None:
         reason = "is needed: a model of --model_size has no tokenizer of its own"
         yield Problem("--tokenizer_name_or_path", "", reason, "Give a folder that holds one.")
 
 
 def _training(config: RunConfig) -> list[Problem]:
-    from ..trainer.checks import check_training
+    from ..trainer.checks import check_preference, check_training
 
     problems = check_training(config.training)
+    if config.task in ADAPTING or (config.task == "dpo" and config.adapter.use_lora):
+        problems += _adapter(config)
+    if config.task == "dpo":
+        problems += [*check_preference(config.training), *_idle_adapter(config)]
+    if config.data.preview_data < 0:
+        problems.append(Problem("--preview_data", str(config.data.preview_data), "must be 0 or more"))
+    if config.data.packing != "in_order" and not config.data.zero_padding:
+        reason = "has no effect, as records are not packed"
+        problems.append(Problem("--packing", config.data.packing, reason, "Give --zero_padding true."))
     if config.data.max_length < 1:
         problems.append(Problem("--max_length", str(config.data.max_length), "must be 1 or more"))
     return problems
+
+
+def _adapter(config: RunConfig) -> Iterator[Problem]:
+    """Yield what is wrong with the options of an adapter that is trained."""
+    from ..adapters.prefix_settings import check_prefix
+    from ..adapters.settings import check_lora
+
+    yield from (check_prefix if config.task == "prefix_tuning" else check_lora)(config.adapter)
+    for name in ("tensor_parallel_degree", "pipeline_parallel_degree"):
+        degree = getattr(config.launch, name)
+        if degree > 1:
+            reason = "is not for adapters in this version"
+            yield Problem(f"--{name}", str(degree), reason, "Use data parallel ranks, with or without --sharding.")
+
+
+def _idle_adapter(config: RunConfig) -> Iterator[Problem]:
+    """Yield the flags that describe an adapter which is not trained."""
+    from .schema import options
+
+    for name, value in dataclasses.asdict(config.adapter).items():
+        if config.origins.get(name) == "flag" and not config.adapter.use_lora and options()[name].is_read_by("dpo"):
+            yield Problem(f"--{name}", str(value), "has no effect without use_lora", "Add --use_lora, or leave it out.")
+
+
+def _evaluation(config: RunConfig) -> Iterator[Problem]:
+    model, data = config.model, config.data
+    yield from check_evaluation(config)
+    if data.dataset_name_or_path or data.eval_dataset:
+        yield from _lengths(config)
+    reads_text = data.input_path or data.dataset_name_or_path or data.eval_dataset or config.evaluation.benchmark
+    if reads_text and model.model_size is not None and model.tokenizer_name_or_path is None:
+        reason = "is needed: a model of --model_size has no tokenizer of its own"
+        yield Problem("--tokenizer_name_or_path", "", reason, "Give a folder that holds one.")
 
 
 def _lengths(config: RunConfig) -> Iterator[Problem]:
@@ -85,7 +190,7 @@ def _decoding(config: RunConfig) -> list[Problem]:
     from ..engine.settings import SamplingSettings
 
     problems = []
-    if config.decoding.batch_size < 1:
+    if config.decoding.batch_size is not None and config.decoding.batch_size < 1:
         problems.append(Problem("--batch_size", str(config.decoding.batch_size), "must be 1 or more"))
     if config.data.src_length < 1:
         problems.append(Problem("--src_length", str(config.data.src_length), "must be 1 or more"))

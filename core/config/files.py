@@ -9,6 +9,19 @@ from typing import Any
 from ..errors import Problem, RefusedError
 
 
+def read_config(name: str) -> dict[str, Any]:
+    """Return the keys and values of a file, or of a ready-made configuration (``llama/sft``) where there is no such file.
+
+    Raises:
+        RefusedError: as of ``read_config_file``.
+    """
+    from ..configs.ready_made import find_ready_made
+
+    path = Path(name)
+    text = None if path.exists() else find_ready_made(name)
+    return read_config_file(path) if text is None else dict(_parse_yaml(path, text))
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """Return the keys and values of one file, with nothing checked but its form.
 

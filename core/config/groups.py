@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import DECODING, TRAINING, option
+from .option import ANSWERING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, TRAINING, option
 
-MODEL_TASKS = (*TRAINING, *DECODING, "convert")
+MODEL_TASKS = (*TRAINING, *ASKING, *QUANTIZING, "convert", "merge_lora")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class ModelOptions:
     model_size: str | None = option(
         None,
         "build a random model of this variant of the family (`llm-run families` lists them)",
-        tasks=(*TRAINING, *DECODING),
+        tasks=(*TRAINING, *ASKING),
     )
     tokenizer_name_or_path: str | None = option(
         None, "directory of the tokenizer, where it is not the model's", tasks=(*MODEL_TASKS, "data")
@@ -27,7 +27,7 @@ class ModelOptions:
     chat_template: str | None = option(
         None,
         "file or directory of a chat template; `none` turns it off; default: the model directory's, then the family's",
-        tasks=("sft", *DECODING),
+        tasks=(*RECORDS, *ASKING, *QUANTIZING),
     )
     continue_training: bool = option(
         False,
@@ -36,13 +36,13 @@ class ModelOptions:
     )
     use_flash_attention: bool | None = option(
         None, "fused attention: true asks for it, false turns it off; default: where this machine has it",
-        tasks=(*TRAINING, *DECODING),
+        tasks=(*TRAINING, *ASKING),
     )  # fmt: skip
     use_fused_rms_norm: bool | None = option(
-        None, "fused RMSNorm and LayerNorm: as use_flash_attention", tasks=(*TRAINING, *DECODING)
+        None, "fused RMSNorm and LayerNorm: as use_flash_attention", tasks=(*TRAINING, *ASKING)
     )
     use_fused_rope: bool | None = option(
-        None, "fused rotary embedding: as use_flash_attention", tasks=(*TRAINING, *DECODING)
+        None, "fused rotary embedding: as use_flash_attention", tasks=(*TRAINING, *ASKING)
     )
 
 
@@ -54,47 +54,67 @@ class DataOptions:
         None,
         "folder of token files, one prefix, or `weight prefix weight prefix ...` for a blend; in a folder, files named "
         "dev, valid or eval (`en.dev.bin`) are the evaluation data and split is not used",
-        tasks=("pretrain",),
+        tasks=("pretrain", "evaluate"),
     )
     split: str = option(
         "949,50,1",
         "shares of documents for training, evaluation and test, in the order of the file",
-        tasks=("pretrain",),
+        tasks=("pretrain", "evaluate"),
     )
     data_cache: str | None = option(
         None,
-        "folder for the sample indexes of large corpora; default: index-cache beside the data",
-        tasks=("pretrain",),
+        "folder for the sample indexes of large corpora and of lazy records; default: index-cache beside the data",
+        tasks=(*TRAINING, "evaluate"),
     )
     dataset_name_or_path: str | None = option(
-        None, "folder with train.json and dev.json (or .jsonl), or a file with training records", tasks=("sft",)
-    )
+        None, "folder with train.json and dev.json (or .jsonl), or a file with training records; ptq and gptq learn "
+        "from its quant.json, where there is one, and take plain text ({\"text\": ...}) as well",
+        tasks=(*RECORDS, "evaluate", *QUANTIZING),
+    )  # fmt: skip
     eval_dataset: str | None = option(
-        None, "file with evaluation records, where dataset_name_or_path has no dev file", tasks=("sft",)
-    )
+        None, "file with evaluation records, where dataset_name_or_path has no dev file",
+        tasks=(*RECORDS, "evaluate", *QUANTIZING),
+    )  # fmt: skip
     src_length: int = option(
-        1024, "longest prompt in tokens; a longer one loses its left end", tasks=("sft", *DECODING)
+        1024, "longest prompt in tokens; a longer one loses its left end", tasks=(*RECORDS, *ANSWERING, *QUANTIZING)
     )
     max_length: int = option(
         2048,
-        "longest training sample in tokens, prompt and answer together",
-        tasks=TRAINING,
+        "longest training sample in tokens, prompt and answer together; in dpo, with either answer",
+        tasks=(*TRAINING, "evaluate", *QUANTIZING),
         aliases=("max_seq_length",),
     )
     zero_padding: bool = option(
-        False, "pack several records into one row, without one seeing the other", tasks=("sft",), aliases=("intokens",)
+        False, "pack several records into one row, without one seeing the other",
+        tasks=(*RECORDS, "evaluate"), aliases=("intokens",),
+    )  # fmt: skip
+    packing: str = option(
+        "in_order",
+        "which records share a row with zero_padding: neighbours, or of 8192 records those that fill it best",
+        tasks=(*RECORDS, "evaluate"), choices=("in_order", "best_fit"),
+    )  # fmt: skip
+    lazy: bool = option(
+        False,
+        "leave the records in their JSONL files, which may be larger than memory, and encode each when its turn comes; "
+        "with zero_padding, or to skip bad records, all are encoded once before",
+        tasks=(*RECORDS, "evaluate"),
     )
+    preview_data: int = option(
+        0, "print this many samples as they are trained on, what is learnt marked, and end without training",
+        tasks=TRAINING,
+    )  # fmt: skip
     on_bad_record: str = option(
         "error", "what a malformed record does: stop, or be counted and left out",
-        tasks=("sft", "data", "generate"), choices=("error", "skip"),
+        tasks=(*RECORDS, "data", "generate", "evaluate", *QUANTIZING), choices=("error", "skip"),
     )  # fmt: skip
     input_path: str | None = option(
         None,
-        "text or JSONL file, or a folder of them, to turn into tokens; in text, an empty line ends a document",
-        tasks=("data",),
+        "text or JSONL file, or a folder of them, to turn into tokens; in text, an empty line ends a document; "
+        "evaluate measures the perplexity of it, each text file as one document",
+        tasks=("data", "evaluate"),
     )
     output_prefix: str | None = option(None, "write <prefix>.bin and <prefix>.idx", tasks=("data",))
-    json_key: str = option("text", "key of the text in a JSONL record", tasks=("data",))
+    json_key: str = option("text", "key of the text in a JSONL record", tasks=("data", "evaluate"))
     append_eos: bool = option(True, "end every document with the end-of-text token", tasks=("data",))
     max_doc_num: int | None = option(None, "stop after this many documents", tasks=("data",))
     workers: int | None = option(None, "processes that tokenize; default: one a core", tasks=("data",))
@@ -145,12 +165,26 @@ class LaunchOptions:
 class DecodingOptions:
     """How text is generated."""
 
-    data_file: str | None = option(None, "JSONL with src (and tgt), or messages, to answer", tasks=("generate",))
+    data_file: str | None = option(
+        None, "JSONL with src (and tgt), or messages, to answer; for a benchmark its questions",
+        tasks=("generate", "evaluate"),
+    )  # fmt: skip
     output_file: str = option(
         "output.jsonl", "JSONL with src, tgt and output, in the order of data_file", tasks=("generate",)
     )
-    batch_size: int = option(1, "prompts that are decoded together", tasks=("generate",))
-    max_new_tokens: int = option(256, "longest answer in tokens", tasks=DECODING)
+    batch_size: int | None = option(
+        None, "prompts that are answered at once; default: as many as fit, one at a time in beam_search",
+        tasks=("generate",),
+    )  # fmt: skip
+    num_draft_tokens: int = option(
+        0, "tokens guessed ahead and checked in one step, which changes no answer; 0 for none",
+        tasks=("generate", "chat", "serve"),
+    )  # fmt: skip
+    draft_model: str | None = option(
+        None, "smaller model of the same vocabulary that guesses; default: guess that earlier text repeats",
+        tasks=("generate", "chat", "serve"),
+    )  # fmt: skip
+    max_new_tokens: int = option(256, "longest answer in tokens", tasks=(*ANSWERING, *NOISY))
     min_new_tokens: int = option(0, "shortest answer in tokens: no stop token before", tasks=DECODING)
     decode_strategy: str = option(
         "sampling", "how the next token is chosen", tasks=DECODING,
@@ -165,7 +199,7 @@ class DecodingOptions:
     )
     num_beams: int = option(4, "beams of beam_search", tasks=("generate",))
     length_penalty: float = option(1.0, "exponent on the length in the score of a beam", tasks=("generate",))
-    stop: tuple[str, ...] = option((), "strings that end an answer and are not part of it", tasks=DECODING)
+    stop: tuple[str, ...] = option((), "strings that end an answer and are not part of it", tasks=ANSWERING)
     system: str | None = option(None, "system message that opens the conversation", tasks=("chat",))
 
 
@@ -173,8 +207,16 @@ class DecodingOptions:
 class ConvertOptions:
     """Model files in, model files out."""
 
-    output_path: str | None = option(None, "folder for the converted Hugging Face model directory", tasks=("convert",))
+    output_path: str | None = option(
+        None, "folder for the Hugging Face model directory that is made; convert writes a GGUF file where it ends so",
+        tasks=("convert", "merge_lora"), aliases=("merge_model_path",),
+    )  # fmt: skip
     save_dtype: str = option(
-        "keep", "dtype of the written weights", tasks=("convert",), choices=("keep", "float32", "bfloat16", "float16")
+        "keep",
+        "dtype of the written weights; in ptq and gptq, of those that stay as they are; q8_0 and q4_0 are for GGUF",
+        tasks=("convert", "merge_lora", *QUANTIZING),
+        choices=("keep", "float32", "bfloat16", "float16", "q8_0", "q4_0"),
     )
-    max_shard_size: float = option(5.0, "largest weight file in GB", tasks=("convert", *TRAINING))
+    max_shard_size: float = option(
+        5.0, "largest weight file in GB", tasks=("convert", "merge_lora", *TRAINING, *QUANTIZING)
+    )

@@ -5,8 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-TRAINING = ("pretrain", "sft")
+ADAPTING = ("lora", "prefix_tuning")
+"""Training tasks that leave the model as it is and train an addition to it."""
+RECORDS = ("sft", *ADAPTING, "dpo")
+"""Training tasks that read records of conversations."""
+TRAINING = ("pretrain", *RECORDS)
+NOISY = tuple(task for task in RECORDS if task != "dpo")
+"""Those of them that may add noise to embeddings."""
 DECODING = ("generate", "chat")
+ANSWERING = (*DECODING, "evaluate")
+"""Tasks whose options say how long answers are."""
+ASKING = (*ANSWERING, "serve")
+"""Tasks that load a model to ask it something."""
+QUANTIZING = ("ptq", "gptq")
 ALL = ("*",)
 """Read whatever the task is."""
 

@@ -14,7 +14,7 @@ from ..registry.facts import Task
 from ..run import RunConfig
 from ..tasks import TASKS
 from .coerce import coerce
-from .files import read_config_file
+from .files import read_config
 from .flags import Arguments
 from .option import DECODING
 from .schema import GROUPS, Option, aliases, options
@@ -92,7 +92,7 @@ def read_options(arguments: Arguments) -> tuple[RunConfig, list[str], list[Probl
 
 def _from_files(paths: tuple[str, ...]) -> Iterator[Setting]:
     for path in paths:
-        for name, value in read_config_file(Path(path)).items():
+        for name, value in read_config(path).items():
             yield Setting(name.replace("-", "_"), value, path)
 
 
@@ -202,6 +202,10 @@ def _not_read(found: Resolution, setting: Setting, key: str, option: Option) -> 
 
 def _take_mode(found: Resolution, setting: Setting) -> None:
     mode = MODES[setting.name]
+    if mode == "lora" and found.task == "dpo":
+        found.note(setting, "is called use_lora here")
+        _set(found, dataclasses.replace(setting, name="use_lora"), setting.key)
+        return
     wanted = setting.value is None or str(setting.value).lower() in ("true", "1", "yes", "t", "y")
     if wanted and found.task != mode:
         remedy = f"Use --task {mode}, or set it to false." if mode in get_args(Task) else "Set it to false."

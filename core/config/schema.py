@@ -9,15 +9,23 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from .adapters import AdapterOptions
+from .evaluation import EvaluationOptions
 from .groups import ConvertOptions, DataOptions, DecodingOptions, LaunchOptions, ModelOptions
+from .quantization import QuantOptions
+from .serving import ServeOptions
 from .training import TrainingOptions
 
 GROUPS: dict[str, type] = {
     "model": ModelOptions,
     "data": DataOptions,
     "training": TrainingOptions,
+    "adapter": AdapterOptions,
+    "evaluation": EvaluationOptions,
+    "quant": QuantOptions,
     "decoding": DecodingOptions,
     "convert": ConvertOptions,
+    "serve": ServeOptions,
     "launch": LaunchOptions,
 }
 """Option groups by their name in ``RunConfig``."""

@@ -22,7 +22,6 @@ OFF = (False, None, "", "false", 0)
 _ONE_LOADER = "samples are made on the fly by one process, and never limit the speed"
 _ALL_RANKS = "every process builds its own samples from the shared index"
 _NO_AMP_LEVELS = "bf16 and fp16 always keep float32 master weights, as level O2 does"
-_LAST = "the trained model is the last one; evaluation results are in metrics.jsonl, and checkpoints are kept"
 _FUSED = "a kernel is chosen by machine, never by weight layout; weights stay unfused and files convert"
 _HUB = "models are read from and written to folders; no model hub is contacted"
 _COMM = "communication is scheduled by llm-run itself"
@@ -32,7 +31,6 @@ RETIRED: dict[str, SeedKey] = {
     "skip_profile_timer": SeedKey("step times are logged with every step"),
     "dataloader_num_workers": SeedKey(_ONE_LOADER),
     "lazy_data_processing": SeedKey(_ONE_LOADER),
-    "lazy": SeedKey(_ONE_LOADER),
     "distributed_dataloader": SeedKey(_ALL_RANKS),
     "share_folder": SeedKey(_ALL_RANKS),
     "data_impl": SeedKey("token files are always mapped into memory"),
@@ -60,15 +58,10 @@ RETIRED: dict[str, SeedKey] = {
     "load_sharded_model": SeedKey("checkpoints are always sharded, and any plan can load them"),
     "unified_checkpoint": SeedKey("checkpoints are always sharded, and any plan can load them"),
     "force_reshard_pp": SeedKey("checkpoints are always sharded, and any plan can load them"),
-    "load_best_model_at_end": SeedKey(_LAST),
-    "metric_for_best_model": SeedKey(_LAST),
-    "greater_is_better": SeedKey(_LAST),
     "minimum_eval_times": SeedKey("use --eval_steps", OFF),
     "do_predict": SeedKey("use --task generate on the trained model"),
     "do_export": SeedKey("use --task export on the trained model"),
-    "eval_with_do_generation": SeedKey("use --task generate on the trained model"),
-    "save_generation_output": SeedKey("use --task generate on the trained model"),
-    "benchmark": SeedKey("speed is logged with every step, and --save_strategy no saves nothing"),
+    "save_generation_output": SeedKey("answers of eval_with_do_generation are always kept, in predictions*.jsonl"),
     "ignore_data_skip": SeedKey("a resumed run goes on at the next sample, at no cost", OFF),
     "ignore_load_lr_and_optim": SeedKey("use --model_name_or_path with the checkpoint's model, as a new run", OFF),
     "optim": SeedKey("the optimizer is AdamW", ("adamw",)),
@@ -90,8 +83,6 @@ RETIRED: dict[str, SeedKey] = {
     "config_name": SeedKey("the configuration is read from model_name_or_path, or given with --model_size", OFF),
     "task_name": SeedKey("records are read from dataset_name_or_path", OFF),
     "task_name_or_path": SeedKey("records are read from dataset_name_or_path", OFF),
-    "neftune": SeedKey("noise on embeddings is not in this version", OFF),
-    "neftune_noise_alpha": SeedKey("noise on embeddings is not in this version"),
     "from_aistudio": SeedKey(_HUB, OFF),
     "save_to_aistudio": SeedKey(_HUB, OFF),
     "aistudio_repo_id": SeedKey(_HUB),
@@ -101,6 +92,7 @@ RETIRED: dict[str, SeedKey] = {
     "mode": SeedKey("--task export and --task generate take the place of static mode", ("dynamic",)),
     "inference_model": SeedKey("fused operators are chosen by machine"),
     "dtype": SeedKey("files of 16 bits are computed in float32 on CPU"),
+    "export_precache": SeedKey("a prefix is read as it was saved"),
     "enable_memory_optim": SeedKey("memory is reused always"),
     "init_fleet_worker": SeedKey("processes are set up where they are needed"),
 }
@@ -115,35 +107,10 @@ MODES = {
 """Switches of the seed that became tasks."""
 
 LATER: dict[str, tuple[str, ...]] = {
-    "lora_path": ("lora", "merge_lora"),
-    "lora_rank": ("lora",),
-    "prefix_path": ("prefix_tuning",),
-    "export_precache": ("prefix_tuning",),
-    "num_prefix_tokens": ("prefix_tuning",),
     "weight_quantize_algo": ("lora",),
     "weight_blocksize": ("lora",),
     "weight_double_quant": ("lora",),
     "weight_double_quant_block_size": ("lora",),
-    "quant_type": ("ptq", "gptq"),
-    "ptq_step": ("ptq",),
-    "shift": ("ptq",),
-    "shift_all_linears": ("ptq",),
-    "shift_all_linear": ("ptq",),
-    "shift_sampler": ("ptq",),
-    "shift_step": ("ptq",),
-    "smooth": ("ptq",),
-    "smooth_all_linears": ("ptq",),
-    "smooth_sampler": ("ptq",),
-    "smooth_step": ("ptq",),
-    "smooth_piecewise_search": ("ptq",),
-    "smooth_k_piece": ("ptq",),
-    "smooth_search_piece": ("ptq",),
-    "gptq_step": ("gptq",),
     "model_prefix": ("export",),
-    "merge_model_path": ("merge_lora",),
-    "port": ("serve",),
-    "flask_port": ("serve",),
-    "base_port": ("serve",),
-    "title": ("serve",),
 }
 """Options of tasks that are not in this version: a flag is refused, a file's key is noted."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import DECODING, TRAINING, option
+from .option import ASKING, NOISY, QUANTIZING, TRAINING, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
     """How the model is trained."""
 
-    output_dir: str | None = option(None, "folder for checkpoints, logs and the trained model", tasks=TRAINING)
+    output_dir: str | None = option(
+        None, "folder for checkpoints, logs, results and the trained model", tasks=(*TRAINING, "evaluate", *QUANTIZING)
+    )
     overwrite_output_dir: bool = option(False, "start anew in a folder that holds another run", tasks=TRAINING)
     do_train: bool = option(True, "train; with false only do_eval is done", tasks=TRAINING)
     do_eval: bool = option(False, "evaluate, at the end and as evaluation_strategy or eval_steps say", tasks=TRAINING)
-    seed: int = option(42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *DECODING))
+    seed: int = option(
+        42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *ASKING, *QUANTIZING)
+    )
 
-    per_device_train_batch_size: int = option(8, "samples a process handles at once", tasks=TRAINING)
-    per_device_eval_batch_size: int = option(8, "the same, in evaluation", tasks=TRAINING)
+    per_device_train_batch_size: int = option(
+        8, "samples a process handles at once", tasks=(*TRAINING, *QUANTIZING)
+    )
+    per_device_eval_batch_size: int = option(
+        8, "the same, in evaluation", tasks=(*TRAINING, "evaluate", *QUANTIZING)
+    )
     gradient_accumulation_steps: int = option(1, "micro-batches summed into one optimizer step", tasks=TRAINING)
     num_train_epochs: float = option(
         3.0, "passes over the data, where max_steps does not say otherwise", tasks=TRAINING
@@ -56,6 +64,29 @@ class TrainingOptions:
         5, "steps in a row with non-finite loss or gradients before training stops", tasks=TRAINING
     )
 
+    neftune: bool | None = option(
+        None, "train with noise on the embedded tokens (NEFTune); default: where neftune_noise_alpha is above 0",
+        tasks=NOISY,
+    )  # fmt: skip
+    neftune_noise_alpha: float | None = option(
+        None, "strength of that noise, divided by the root of tokens times hidden size as in the paper; with neftune, "
+        "the default is 5", tasks=NOISY,
+    )  # fmt: skip
+
+    dpo_loss: str = option(
+        "sigmoid", "what is learnt from a pair of answers", tasks=("dpo",),
+        choices=("sigmoid", "ipo", "hinge", "simpo", "kto_pair"), aliases=("loss_type", "pref_loss"),
+    )  # fmt: skip
+    dpo_beta: float = option(
+        0.1, "how strongly answers count against the reference model; simpo wants 2 or more", tasks=("dpo",),
+        aliases=("beta", "pref_beta"),
+    )  # fmt: skip
+    dpo_label_smoothing: float = option(
+        0.0, "probability that a record has its two answers the wrong way round; for sigmoid and simpo",
+        tasks=("dpo",), aliases=("label_smoothing",),
+    )  # fmt: skip
+    simpo_gamma: float = option(0.5, "reward margin that simpo asks for", tasks=("dpo",))
+
     bf16: bool = option(False, "compute in bfloat16 on GPU, with float32 master weights", tasks=TRAINING)
     fp16: bool = option(
         False, "compute in float16 on GPU, with float32 master weights and loss scaling", tasks=TRAINING
@@ -72,7 +103,25 @@ class TrainingOptions:
         aliases=("eval_strategy",),
     )  # fmt: skip
     eval_steps: int | None = option(None, "steps between evaluations; default: logging_steps", tasks=TRAINING)
-    max_evaluate_steps: int = option(-1, "batches of one evaluation; -1 for all", tasks=TRAINING)
+    max_evaluate_steps: int = option(
+        -1, "batches of one evaluation; -1 for all (at most 32 in ptq and gptq)",
+        tasks=(*TRAINING, "evaluate", *QUANTIZING),
+    )  # fmt: skip
+    load_best_model_at_end: bool = option(
+        False, "write the model of the best evaluation, not of the last step; its checkpoint is saved and kept",
+        tasks=TRAINING,
+    )  # fmt: skip
+    metric_for_best_model: str = option(
+        "loss", "figure of evaluation that decides which one is the best, with or without eval_ before it",
+        tasks=TRAINING,
+    )  # fmt: skip
+    greater_is_better: bool | None = option(
+        None, "whether the best evaluation has the largest figure; default: not for a loss or ppl, else yes",
+        tasks=TRAINING,
+    )  # fmt: skip
+    early_stopping_patience: int | None = option(
+        None, "stop after this many evaluations in a row that are no better than the best one", tasks=TRAINING
+    )
     logging_steps: int = option(500, "steps between log lines", tasks=TRAINING)
     logging_first_step: bool = option(False, "log step 1 as well", tasks=TRAINING)
     save_strategy: str = option("steps", "when to save checkpoints", tasks=TRAINING, choices=("no", "steps", "epoch"))

@@ -37,6 +37,17 @@ def read_fields(path: Path) -> dict[str, Any]:
     raise RefusedError(Problem(str(directory), "", f"has no {NAMES[0]}", remedy))
 
 
+def quantization_fields(path: Path) -> dict[str, Any] | None:
+    """Return the ``quantization_config`` of the directory that ``path`` is or lies in; ``None`` without one."""
+    directory = path if path.is_dir() else path.parent
+    try:
+        fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # what the configuration lacks is told by whoever needs it
+    found = fields.get("quantization_config") if isinstance(fields, dict) else None
+    return found if isinstance(found, dict) else None
+
+
 def _of_gguf(path: Path) -> dict[str, Any]:
     from .gguf_fields import translate
     from .gguf_header import read_header

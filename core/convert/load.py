@@ -11,6 +11,7 @@ import paddle
 
 from .dtypes import to_float32
 from .logical import open_logical, parameters
+from .quantized_source import QuantizedSource
 from .source import open_tensors
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ def build_empty(family: Family, config: ModelConfig) -> CausalLM:
 
 
 def load_model(
-    family: Family, config: ModelConfig, path: Path, *, on_tensor: Callable[[str], None] | None = None
+    family: Family,
+    config: ModelConfig,
+    path: Path,
+    *,
+    on_tensor: Callable[[str], None] | None = None,
+    keep_integers: bool = False,
 ) -> CausalLM:
     """Build a family's model and fill it from a model directory or a weight file.
 
@@ -38,11 +44,18 @@ def load_model(
         config: of the model.
         path: model directory, weight file, or GGUF file.
         on_tensor: told the name of each parameter that has been filled.
+        keep_integers: compute with the integers of a quantized model (GPTQ, AWQ, W8A8), for inference; otherwise they
+            are widened as well.
 
     Raises:
         WeightError: the file is damaged, unsafe, or does not fit the model.
     """
     source = open_tensors(path)
+    if keep_integers and isinstance(source, QuantizedSource):
+        from ..quant.load import load_integers
+
+        return load_integers(family, config, source, on_tensor=on_tensor)
+    source.check_floats()
     model = build_empty(family, config)
     targets = parameters(model)
     tensors = open_logical(family, config, source, {name: tuple(p.shape) for name, p in targets.items()})

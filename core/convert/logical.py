@@ -10,7 +10,7 @@ import numpy as np
 
 from .dtypes import to_float32
 from .transforms import to_ours
-from .weights import choose_map, plan_transfers
+from .weights import choose_map, expand, plan_transfers
 
 if TYPE_CHECKING:
     from ..causal_lm import CausalLM
@@ -86,6 +86,7 @@ def open_logical(family: Family, config: ModelConfig, source: TensorSource, shap
         WeightError: the two do not fit; the text lists the tensors.
     """
     weight_map = choose_map(family, config, source)
+    source.adapt(expand(weight_map, config.num_layers))
     transfers = plan_transfers(weight_map, config.num_layers, source, shapes)
     # The largest first: beside it in memory there is then little of the model yet.
     transfers.sort(key=lambda step: -sum(math.prod(shapes[name]) for name in step.ours))

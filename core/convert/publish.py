@@ -33,6 +33,21 @@ def staged_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a new file that becomes ``target`` when the block ends without an error."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.parent / f".writing.{target.name}"
+    try:
+        yield staging
+        _flush(staging)
+        staging.replace(target)
+        _flush(target.parent)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
 def _move(staging: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         staging.replace(target)

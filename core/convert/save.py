@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import WeightError
-from .dtypes import STORED, cast, to_float32
+from .dtypes import FLOATING, STORED, cast, to_float32
 from .logical import LogicalTensors, ModelTensors
 from .publish import staged_directory
 from .safetensors_writer import Planned, write_shards
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..data.tokenizer import Tokenizer
     from ..registry.facts import ModelConfig
     from ..registry.family import Family
+    from .packing import Packing
 
 KEEP = "keep"
 """In place of a dtype: write each tensor in the type that it came in."""
@@ -48,6 +49,10 @@ class ModelParts:
     chat_template: ChatTemplate | None
     source: str
     """Where the weights come from, for the report."""
+    packing: Packing | None = None
+    """Writes some of the matrices as integers; ``tensors`` then returns what those stand for, as float32."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is to be said in the report."""
 
 
 def save_model_directory(
@@ -109,7 +114,7 @@ def write_model_directory(
     with staged_directory(directory) as staging:
         if parts.tokenizer is not None:
             parts.tokenizer.save(staging)
-        dtypes = {name: parts.tensors.dtype(name) if dtype == KEEP else dtype for name in parts.tensors.shapes}
+        dtypes = _dtypes(parts, dtype)
         weights = _HuggingFaceWeights(parts, dtypes)
         _write_chat_template(parts, staging)
         _write_json(staging / "config.json", _config_fields(parts, _commonest(weights.planned)))
@@ -122,6 +127,18 @@ def write_model_directory(
     return report
 
 
+def _dtypes(parts: ModelParts, dtype: str) -> dict[str, str]:
+    """Return the type that each parameter is written in; what integers stand for is float32 to the last bit."""
+    dtypes = {name: parts.tensors.dtype(name) if dtype == KEEP else dtype for name in parts.tensors.shapes}
+    if parts.packing is not None:
+        weight_map = parts.family.weight_map(parts.config, "hf")
+        assert weight_map is not None, "a family states its names in the hf layout"
+        for step in expand(weight_map, parts.config.num_layers):
+            if parts.packing.takes(step):
+                dtypes.update(dict.fromkeys(step.ours, "float32"))
+    return dtypes
+
+
 class _HuggingFaceWeights:
     """The foreign tensors of a model, planned first and then made in that order."""
 
@@ -129,11 +146,14 @@ class _HuggingFaceWeights:
         weight_map = parts.family.weight_map(parts.config, "hf")
         assert weight_map is not None, "a family states its names in the hf layout"
         self._tensors = parts.tensors
+        self._packing = parts.packing
         self._dtypes = dtypes
         self._transfers = expand(weight_map, parts.config.num_layers)
         self.planned = [planned for step in self._transfers for planned in self._plan(step)]
 
     def _plan(self, step: Transfer) -> list[Planned]:
+        if self._packing is not None and self._packing.takes(step):
+            return self._packing.plan(step)
         shapes = foreign_shapes(step.rule, [self._tensors.shapes[name] for name in step.ours])
         dtype = self._joint_dtype(step)
         return [Planned(name, shape, dtype) for name, shape in zip(step.theirs, shapes, strict=True)]
@@ -157,6 +177,9 @@ class _HuggingFaceWeights:
 
     def _make_all(self) -> Iterator[tuple[str, np.ndarray]]:
         for step in self._transfers:
+            if self._packing is not None and self._packing.takes(step):
+                yield from self._packing.make(step)
+                continue
             dtype = self._joint_dtype(step)
             ours = [self._read_as(name, dtype) for name in step.ours]
             yield from zip(step.theirs, to_theirs(step.rule, ours), strict=True)
@@ -173,7 +196,7 @@ class _HuggingFaceWeights:
 def _commonest(planned: list[Planned]) -> str:
     """Return the dtype that most bytes have; norms are often kept in float32 beside 16-bit matrices."""
     counts: Counter[str] = Counter()
-    for tensor in planned:
+    for tensor in (tensor for tensor in planned if tensor.dtype in FLOATING):
         counts[tensor.dtype] += tensor.size // STORED[tensor.dtype].itemsize
     return counts.most_common(1)[0][0]
 
@@ -181,6 +204,8 @@ def _commonest(planned: list[Planned]) -> str:
 def _config_fields(parts: ModelParts, dtype: str) -> dict[str, Any]:
     """Return ``config.json``; the dtype stands under the names of transformers 4 and 5."""
     fields = {**parts.config.to_fields(), "dtype": dtype, "torch_dtype": dtype}
+    if parts.packing is not None:
+        fields.update(parts.packing.fields)
     if parts.tokenizer is not None:
         ids = {"bos_token_id": parts.tokenizer.bos_id, "eos_token_id": parts.tokenizer.eos_id}
         fields.update({name: number for name, number in ids.items() if number is not None})
@@ -222,6 +247,7 @@ def _report(parts: ModelParts, staging: Path, checked: dict[str, Any]) -> dict[s
         "plugin": plugin,
         "versions": versions,
         "round_trip": checked,
+        **parts.facts,
         "files": files,
     }
 

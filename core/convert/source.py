@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ..errors import WeightError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
     from ..registry.facts import Layout
+    from .weights import Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,16 @@ class TensorSource(ABC):
     """Namings that files of this kind come in, the likeliest first."""
     entries: Mapping[str, TensorEntry]
 
+    def adapt(self, steps: Iterable[Transfer]) -> None:  # noqa: B027
+        """Be told what will be read; files of integers do not say which way round their matrices are as floats."""
+
+    def check_floats(self) -> None:  # noqa: B027
+        """Make sure that the model can be computed from what ``read`` returns.
+
+        Raises:
+            WeightError: it cannot.
+        """
+
     @abstractmethod
     def read(self, name: str) -> np.ndarray:
         """Return a tensor as stored (bfloat16 as uint16); quantized ones are expanded to float32.
@@ -56,6 +67,7 @@ def open_tensors(path: Path) -> TensorSource:
     """
     from .gguf_tensors import GgufFile
     from .paddle_file import PaddleFile
+    from .quantized_source import open_quantized
     from .safetensors_file import SafetensorsFile
     from .shards import open_shards
     from .torch_file import TorchFile
@@ -68,11 +80,12 @@ def open_tensors(path: Path) -> TensorSource:
     }
     file = find_weights(path)
     if file.name.endswith(".index.json"):
-        return open_shards(file, openers[Path(file.name.removesuffix(".index.json")).suffix])
+        shards = open_shards(file, openers[Path(file.name.removesuffix(".index.json")).suffix])
+        return open_quantized(shards, path)
     opener = openers.get(file.suffix, TorchFile if file.suffix in (".pt", ".pth") else None)
     if opener is None:
         raise WeightError(f"{file}: is no weight file that can be read. Known endings: {', '.join(openers)}.")
-    return opener(file)
+    return open_quantized(opener(file), path)
 
 
 STEMS = ("model.safetensors", "pytorch_model.bin", "model_state.pdparams")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..config.check import GGUF_SUFFIX
 from ..errors import DataError, Problem, RefusedError
 
 if TYPE_CHECKING:
@@ -25,26 +26,45 @@ def run(run: Run) -> int:
         WeightError: the weights are damaged, unsafe, or do not fit the model.
         DataError: the tokenizer is malformed.
     """
-    from .save import write_model_directory
-
     options = run.config.convert
     source = Path(_given("model_name_or_path", run.config.model.model_name_or_path))
     target = Path(_given("output_path", options.output_path))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RefusedError(Problem("--output_path", str(target), "is not an empty folder", "Give a new one."))
-    parts = _open_parts(run, source)
+    parts = open_parts(run, source)
     num_tensors = len(parts.tensors.shapes)
+    if target.suffix == GGUF_SUFFIX:
+        return _write_gguf(run, parts, target)
+    report = write_with_progress(run, parts, target)
+    written = sum(file["bytes"] for name, file in report["files"].items() if name.endswith(".safetensors"))
+    print(f"{target}: {num_tensors} tensors, {written / 1e9:.2f} GB, read back equal to the bit. See report.json.")
+    return 0
+
+
+def write_with_progress(run: Run, parts: ModelParts, target: Path) -> dict[str, Any]:
+    """Write a model directory in the dtype that was asked for, with bars, and return its report."""
+    from .save import write_model_directory
+
+    options = run.config.convert
     with _progress(quiet=run.config.training.disable_tqdm) as bars:
-        report = write_model_directory(
+        return write_model_directory(
             parts,
             target,
             dtype=options.save_dtype,
             max_shard_gb=options.max_shard_size,
             on_written=_counter(bars, "write", _count_foreign(run)),
-            on_checked=_counter(bars, "check", num_tensors),
+            on_checked=_counter(bars, "check", len(parts.tensors.shapes)),
         )
-    written = sum(file["bytes"] for name, file in report["files"].items() if name.endswith(".safetensors"))
-    print(f"{target}: {num_tensors} tensors, {written / 1e9:.2f} GB, read back equal to the bit. See report.json.")
+
+
+def _write_gguf(run: Run, parts: ModelParts, target: Path) -> int:
+    from .gguf_writer import write_gguf
+
+    with _progress(quiet=run.config.training.disable_tqdm) as bars:
+        count = _counter(bars, "write", len(parts.tensors.shapes))
+        facts = write_gguf(parts, target, dtype=run.config.convert.save_dtype, on_written=count)
+    kinds = ", ".join(facts["types"])
+    print(f"{target}: {facts['tensors']} tensors ({kinds}), {facts['bytes'] / 1e9:.2f} GB, read back as written.")
     return 0
 
 
@@ -54,7 +74,7 @@ def _given(name: str, value: str | None) -> str:
     return value
 
 
-def _open_parts(run: Run, source: Path) -> ModelParts:
+def open_parts(run: Run, source: Path) -> ModelParts:
     """Open the weights, hold them against the model's shapes, and load what goes with them."""
     from .load import build_empty
     from .logical import open_logical, parameters
@@ -64,10 +84,12 @@ def _open_parts(run: Run, source: Path) -> ModelParts:
 
     family, config = run.family, run.model_config
     shapes = {name: tuple(p.shape) for name, p in parameters(build_empty(family, config)).items()}
+    tensors = open_tensors(source)
+    tensors.check_floats()
     return ModelParts(
         family=family,
         config=config,
-        tensors=open_logical(family, config, open_tensors(source), shapes),
+        tensors=open_logical(family, config, tensors, shapes),
         tokenizer=_tokenizer(run, source),
         chat_template=find_chat_template(family, config, source),
         source=str(source),

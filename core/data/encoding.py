@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..errors import DataError
+from .conversation import read_conversation
 from .render import render_prompt, render_training
 from .sample import IGNORED, Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from .chat import ChatTemplate, Message
     from .conversation import Conversation
     from .tokenizer import Tokenizer
@@ -27,6 +30,25 @@ class Encoded:
     """Something was left out: to keep a length, or rounds that only a chat template could write."""
 
 
+class RecordEncoder(Protocol):
+    """How the records of a task become tokens."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest sample in tokens."""
+
+    @property
+    def group_size(self) -> int:
+        """Samples that a record becomes, which stay together."""
+
+    def encode_record(self, fields: Mapping[str, Any]) -> list[Encoded]:
+        """Encode the fields of a record.
+
+        Raises:
+            DataError: it is malformed, or nothing is left to learn of it. The text does not name the place.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """How records become tokens in one run."""
@@ -37,6 +59,15 @@ class Encoder:
     """Longest prompt in tokens, where prompt and answer do not fit together."""
     max_length: int
     """Longest record in tokens."""
+
+    @property
+    def group_size(self) -> int:
+        """A record is one sample."""
+        return 1
+
+    def encode_record(self, fields: Mapping[str, Any]) -> list[Encoded]:
+        """Read and encode the fields of an instruction record."""
+        return [self.encode(read_conversation(fields))]
 
     def encode(self, conversation: Conversation) -> Encoded:
         """Encode one conversation.
@@ -69,19 +100,15 @@ class Encoder:
     def _chat(self, template: ChatTemplate, conversation: Conversation) -> Encoded:
         """Whole rounds are left out from the oldest on; a system message stays."""
         messages = _up_to_last_answer(conversation.messages)
-        system = [message for message in messages[:1] if message["role"] == "system"]
-        rounds = [place for place, message in enumerate(messages) if message["role"] == "user"] or [len(system)]
-        starts = [len(system), *rounds[1:]]
-        for start in starts:
-            kept = [*system, *messages[start:]]
+        for left_out, kept in enumerate(without_old_rounds(messages)):
             ids, supervised = render_training(template, self.tokenizer, kept, tools=conversation.tools)
             if len(ids) <= self.max_length:
-                return Encoded(ids, supervised, start != starts[0])
-        kept = self._shorten_question(template, kept, conversation)
+                return Encoded(ids, supervised, left_out > 0)
+        kept = self.shorten_question(template, kept, conversation)
         ids, supervised = render_training(template, self.tokenizer, kept, tools=conversation.tools)
         return Encoded(ids[: self.max_length], supervised[: self.max_length], True)
 
-    def _shorten_question(
+    def shorten_question(
         self, template: ChatTemplate, messages: list[Message], conversation: Conversation
     ) -> list[Message]:
         """Cut the end of the last question until the prompt keeps ``src_length``; the template around it stays."""
@@ -97,6 +124,13 @@ class Encoder:
             content = content[: max(0, len(content) - excess)]
             shorter = self.tokenizer.decode(content).rstrip("\ufffd")
             messages = [*messages[:place], {**messages[place], "content": shorter}, *messages[place + 1 :]]
+
+
+def without_old_rounds(messages: Sequence[Message]) -> list[list[Message]]:
+    """Return the conversation whole, then without its oldest round, and so on; a system message stays."""
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    rounds = [place for place, message in enumerate(messages) if message["role"] == "user"] or [len(system)]
+    return [[*system, *messages[start:]] for start in (len(system), *rounds[1:])]
 
 
 def to_sample(ids: np.ndarray, supervised: np.ndarray) -> Sample:

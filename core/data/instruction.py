@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-import numpy as np
-
 from ..errors import DataError, Problem, RefusedError
-from .conversation import read_conversation
-from .encoding import Encoder, to_sample
+from .encoded_records import encode_files
+from .encoding import Encoder
+from .lazy_records import LazyRecords
 from .order import shuffled_place
-from .packing import join, pack_in_order
-from .progress import progress
-from .records import BadRecords, read_records
+from .packing import Rows, join, pack_best_fit, pack_in_order
+from .preference_encoding import PreferenceEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..run import Run
     from .chat import ChatTemplate
+    from .encoded_records import RecordStore
+    from .encoding import RecordEncoder
     from .sample import Sample, SampleSource
     from .tokenizer import Tokenizer
 
@@ -31,34 +29,15 @@ logger = logging.getLogger("llm_run.data")
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRecords:
-    """All records of a data set, end to end."""
-
-    ids: np.ndarray
-    """int32."""
-    supervised: np.ndarray
-    """bool, as long as ``ids``."""
-    starts: np.ndarray
-    """int64 [records + 1]."""
-
-    def sample(self, record: int) -> Sample:
-        """Return one record with shifted labels."""
-        part = slice(self.starts[record], self.starts[record + 1])
-        return to_sample(self.ids[part], self.supervised[part])
-
-
 class InstructionSource:
     """Encoded records, alone or several in a row, shuffled anew in every epoch (a ``SampleSource``)."""
 
-    def __init__(
-        self, records: EncodedRecords, rows: Sequence[tuple[int, int]], *, seed: int | None, max_length: int
-    ) -> None:
+    def __init__(self, records: RecordStore, rows: Rows, *, seed: int | None, max_length: int) -> None:
         """Order the rows.
 
         Args:
             records: what the rows are made of.
-            rows: records [first, last) of each row.
+            rows: the records of each row.
             seed: of the order; ``None`` keeps that of the files.
             max_length: longest row in tokens, for the fingerprint.
         """
@@ -66,8 +45,8 @@ class InstructionSource:
         self._rows = rows
         self._seed = seed
         self.epoch_size = len(rows)
-        digest = hashlib.sha256(f"instruction {seed} {max_length} {len(rows)} {rows[-1]}".encode())
-        for part in (records.ids, records.supervised, records.starts):
+        digest = hashlib.sha256(f"instruction {seed} {max_length} {records.digest}".encode())
+        for part in (rows.members, rows.starts):
             digest.update(part.tobytes())
         self.fingerprint = digest.hexdigest()
 
@@ -75,8 +54,7 @@ class InstructionSource:
         """Return the row at a global position."""
         size = self.epoch_size
         row = position % size if self._seed is None else shuffled_place(position, size, self._seed)
-        first, last = self._rows[row]
-        samples = [self._records.sample(record) for record in range(first, last)]
+        samples = [sample for record in self._rows[row] for sample in self._records.samples(record)]
         return samples[0] if len(samples) == 1 else join(samples)
 
 
@@ -86,7 +64,7 @@ def open_instruction_data(
     """Read, check and encode the training and the evaluation records of a run.
 
     Args:
-        run: names the files, lengths and seed.
+        run: names the files, lengths and seed, and the task: ``dpo`` reads pairs of answers.
         tokenizer: the model's.
         template: writes conversations; ``None``: question and answer simply follow each other.
 
@@ -99,22 +77,20 @@ def open_instruction_data(
     """
     data, training = run.config.data, run.config.training
     _check_options(run)
+    encoder = _encoder(run, tokenizer, template)
     train_files, dev_files = find_files(data.dataset_name_or_path, data.eval_dataset)
-    encoder = Encoder(tokenizer, template, data.src_length, data.max_length)
     train: InstructionSource | None = None
     evaluation: InstructionSource | None = None
-    shown = not training.disable_tqdm
-    policy = cast('Literal["error", "skip"]', data.on_bad_record)
     if training.do_train:
         if not train_files:
             looked = "Looked for train.json and train.jsonl."
             raise DataError(f"{data.dataset_name_or_path}: has no training records. {looked}")
-        train = _open(train_files, encoder, policy, shown, seed=training.seed, packed=data.zero_padding)
+        train = _open(run, train_files, encoder, seed=training.seed)
     if training.do_eval or training.evaluation_strategy != "no":
         if not dev_files:
             remedy = "Give them as --eval_dataset, or turn do_eval and evaluation_strategy off."
             raise DataError(f"{data.dataset_name_or_path}: has no evaluation records. {remedy}")
-        evaluation = _open(dev_files, encoder, policy, shown, seed=None, packed=data.zero_padding)
+        evaluation = _open(run, dev_files, encoder, seed=None)
     return train, evaluation
 
 
@@ -126,6 +102,12 @@ def _check_options(run: Run) -> None:
         reason = f"leaves no room for an answer within max_length {data.max_length}"
         remedy = "Give a smaller src_length or a larger max_length."
         raise RefusedError(Problem("--src_length", str(data.src_length), reason, remedy))
+
+
+def _encoder(run: Run, tokenizer: Tokenizer, template: ChatTemplate | None) -> RecordEncoder:
+    data = run.config.data
+    encoder = Encoder(tokenizer, template, data.src_length, data.max_length)
+    return PreferenceEncoder(encoder) if run.config.task == "dpo" else encoder
 
 
 def find_files(dataset: str | None, eval_dataset: str | None) -> tuple[list[Path], list[Path]]:
@@ -142,7 +124,7 @@ def find_files(dataset: str | None, eval_dataset: str | None) -> tuple[list[Path
     if dataset is not None:
         path = Path(dataset)
         if path.is_dir():
-            train, dev = _part(path, "train"), _part(path, "dev")
+            train, dev = find_part(path, "train"), find_part(path, "dev")
             if not train and not dev:
                 raise DataError(
                     f"{path}: holds no records. Looked for train and dev, as files ({', '.join(SUFFIXES)}) "
@@ -152,7 +134,7 @@ def find_files(dataset: str | None, eval_dataset: str | None) -> tuple[list[Path
             train = [_existing(path, "--dataset_name_or_path")]
     if eval_dataset is not None:
         path = Path(eval_dataset)
-        dev = (_part(path, "dev") or _folder_files(path)) if path.is_dir() else [_existing(path, "--eval_dataset")]
+        dev = (find_part(path, "dev") or _folder_files(path)) if path.is_dir() else [_existing(path, "--eval_dataset")]
     return train, dev
 
 
@@ -162,7 +144,8 @@ def _existing(path: Path, option: str) -> Path:
     return path
 
 
-def _part(folder: Path, name: str) -> list[Path]:
+def find_part(folder: Path, name: str) -> list[Path]:
+    """Return the files of one part (``train``, ``dev``, ``quant``) of a data set; none where it has no such part."""
     for suffix in SUFFIXES:
         if (folder / f"{name}{suffix}").is_file():
             return [folder / f"{name}{suffix}"]
@@ -173,76 +156,27 @@ def _folder_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
 
 
-def _open(
-    files: Sequence[Path],
-    encoder: Encoder,
-    policy: Literal["error", "skip"],
-    shown: bool,
-    *,
-    seed: int | None,
-    packed: bool,
-) -> InstructionSource:
-    records = encode_files(files, encoder, policy, shown)
-    lengths = [int(size) - 1 for size in np.diff(records.starts)]
-    rows = (
-        pack_in_order(lengths, encoder.max_length) if packed else [(place, place + 1) for place in range(len(lengths))]
+def _open(run: Run, files: Sequence[Path], encoder: RecordEncoder, *, seed: int | None) -> InstructionSource:
+    data = run.config.data
+    records = _store(run, files, encoder)
+    if not data.zero_padding:
+        return InstructionSource(records, Rows.of_one_each(records.count), seed=seed, max_length=encoder.max_length)
+    pack = pack_best_fit if data.packing == "best_fit" else pack_in_order
+    lengths, longest = records.lengths(), encoder.group_size * encoder.max_length
+    rows = pack(lengths, longest)
+    padding = 100 * (1 - sum(lengths) / (len(rows) * longest))
+    logger.info(
+        "zero_padding: %d records in %d rows, %.1f %% of their tokens are padding", len(lengths), len(rows), padding
     )
-    if packed:
-        logger.info(
-            "zero_padding: %d records in %d rows, %.1f %% of their tokens are padding",
-            len(lengths),
-            len(rows),
-            100 * (1 - sum(lengths) / (len(rows) * encoder.max_length)),
-        )
     return InstructionSource(records, rows, seed=seed, max_length=encoder.max_length)
 
 
-def encode_files(
-    files: Sequence[Path], encoder: Encoder, policy: Literal["error", "skip"] = "error", shown: bool = False
-) -> EncodedRecords:
-    """Encode all records of ``files``, in their order, and say what came of them.
-
-    Raises:
-        DataError: a record is malformed and ``policy`` is ``error``, or no record is left.
-    """
-    ids, supervised, starts = array.array("i"), bytearray(), array.array("q", [0])
-    bad = BadRecords(policy)
-    cut = 0
-    title = f"reading {files[0].name}" + (" ..." if len(files) > 1 else "")
-    with progress(title, None, shown=shown) as advance:
-        for path in files:
-            for record in read_records(path, bad):
-                advance(1)
-                try:
-                    encoded = encoder.encode(read_conversation(record.fields))
-                except DataError as error:
-                    bad.handle(DataError(f"{record.place}: {error}"))
-                    continue
-                cut += encoded.cut
-                ids.extend(encoded.ids)
-                supervised.extend(encoded.supervised)
-                starts.append(len(ids))
-    names = ", ".join(map(str, files))
-    if len(starts) == 1:
-        raise DataError(f"{names}: no record is left to train on. {' '.join(bad.messages)}".rstrip())
-    records = EncodedRecords(
-        np.frombuffer(ids, dtype=np.int32), np.frombuffer(supervised, dtype=bool), np.frombuffer(starts, dtype=np.int64)
-    )
-    _report(records, names, cut, bad)
-    return records
-
-
-def _report(records: EncodedRecords, names: str, cut: int, bad: BadRecords) -> None:
-    sizes = np.diff(records.starts)
-    logger.info(
-        "%s: %d records, %d tokens, %.1f %% of them learnt, the longest has %d; %d lost a part, %d were skipped",
-        names,
-        len(sizes),
-        len(records.ids),
-        100 * records.supervised.mean(),
-        int(sizes.max()),
-        cut,
-        bad.count,
-    )
-    for message in bad.messages:
-        logger.warning("skipped: %s", message)
+def _store(run: Run, files: Sequence[Path], encoder: RecordEncoder) -> RecordStore:
+    data, shown = run.config.data, not run.config.training.disable_tqdm
+    policy = cast('Literal["error", "skip"]', data.on_bad_record)
+    if not data.lazy:
+        return encode_files(files, encoder, policy, shown)
+    folder = Path(data.data_cache) if data.data_cache else None
+    return LazyRecords(
+        files, encoder, policy=policy, measures=data.zero_padding, cache_folder=folder, shown=shown
+    )  # fmt: skip

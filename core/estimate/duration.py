@@ -39,7 +39,8 @@ def estimate_step(run: Run, count: ParameterCount) -> Duration:
     Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
     """
     training, model, length = run.config.training, run.model_config, run.config.data.max_length
-    per_token = 6.0 * count.multiplied + 12.0 * model.num_layers * model.num_heads * model.head_dim * length
+    each = 4.0 if count.is_frozen else 6.0  # a frozen matrix has no gradient of its own
+    per_token = each * count.multiplied + 12.0 * model.num_layers * model.num_heads * model.head_dim * length
     if training.recompute:
         per_token *= 4 / 3
     variants = [choice.variant for choice in choices()]

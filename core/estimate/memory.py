@@ -51,17 +51,17 @@ def phases(run: Run, count: ParameterCount, base: int) -> list[Phase]:
         base: bytes of the process with Paddle and without a model.
     """
     program = {"Python and Paddle": base + LIBRARIES}
-    weights = {"weights": FLOAT * count.total}
+    weights = {"weights": FLOAT * (count.total + (count.trained if count.is_frozen else 0))}
     if run.config.task not in TRAINING:
         return [
             Phase("computing", program | weights | _decoding(run)),
             Phase("loading", program | weights | _reading(count)),
         ]
-    optimizer = {"optimizer": 2 * FLOAT * count.total}
-    gradients = {"gradients": FLOAT * count.total}
+    optimizer = {"optimizer": 2 * FLOAT * count.trained}
+    gradients = {"gradients": FLOAT * count.trained}
     found = [Phase("a training step", program | weights | optimizer | gradients | _step(run, count))]
     if run.config.training.save_rehearsal:
-        read = {"optimizer, read back": 2 * FLOAT * count.total}
+        read = {"optimizer, read back": 2 * FLOAT * count.trained}
         found.append(Phase("the rehearsal of saving", program | weights | optimizer | read))
     return [Phase(phase.name, phase.parts | {"heap in reserve": int(HEAP_RESERVE * phase.total)}) for phase in found]
 
@@ -92,10 +92,11 @@ def _step(run: Run, count: ParameterCount) -> dict[str, int]:
         kept = model.num_layers * block
     backward = 3 * model.ffn_size + 4 * model.hidden_size  # gradients inside the block that is at work
     chunk = min(CHUNK_TOKENS, tokens) * model.vocab_size
+    head = 0 if count.is_frozen else model.vocab_size * model.hidden_size  # its gradient
     ends = 4 * model.hidden_size * tokens  # embedding, final norm, and the gradient of the hidden states
     return {
         "activations": FLOAT * (tokens * (kept + backward) + ends),
-        "logits of a chunk": FLOAT * (2 * chunk + model.vocab_size * model.hidden_size),
+        "logits of a chunk": FLOAT * (2 * chunk + head),
     }
 
 

@@ -22,15 +22,21 @@ if TYPE_CHECKING:
     from .masked_attention import attention as attention
     from .norm import layer_norm as layer_norm
     from .norm import rms_norm as rms_norm
+    from .quantized_linear import QuantizedWeight as QuantizedWeight
+    from .quantized_linear import dequantize as dequantize
+    from .quantized_linear import int8_linear as int8_linear
+    from .quantized_linear import weight_only_linear as weight_only_linear
     from .rotary import apply_rotary as apply_rotary
     from .rotary import rotary_tables as rotary_tables
     from .rotary_spec import RotaryScaling as RotaryScaling
     from .rotary_spec import RotarySpec as RotarySpec
     from .select import choices as choices
     from .select import prefer as prefer
+    from .token_losses import token_losses as token_losses
 
 _HOMES = {
     "AttentionMask": "mask",
+    "QuantizedWeight": "quantized_linear",
     "RotaryScaling": "rotary_spec",
     "RotarySpec": "rotary_spec",
     "adamw_update": "adamw",
@@ -38,8 +44,10 @@ _HOMES = {
     "apply_rotary": "rotary",
     "attention": "masked_attention",
     "choices": "select",
+    "dequantize": "quantized_linear",
     "gelu": "feed_forward",
     "global_norm": "adamw",
+    "int8_linear": "quantized_linear",
     "layer_norm": "norm",
     "linear_cross_entropy": "cross_entropy",
     "prefer": "select",
@@ -47,7 +55,9 @@ _HOMES = {
     "rms_norm": "norm",
     "rotary_tables": "rotary",
     "swiglu": "feed_forward",
+    "token_losses": "token_losses",
     "token_scores": "cross_entropy",
+    "weight_only_linear": "quantized_linear",
 }
 
 __all__ = list(_HOMES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from .mask import AttentionMask
+    from .ragged import RaggedMask
+
+    Mask = TypeVar("Mask", AttentionMask, RaggedMask)
 
 
 def block_positions(
@@ -50,7 +53,7 @@ def block_positions(
     return positions
 
 
-def without_opening(mask: AttentionMask, blocks_BS: Tensor) -> AttentionMask:
+def without_opening(mask: Mask, blocks_BS: Tensor) -> Mask:
     """Keep only the context in the mask's prefix: a prompt ends in the opening token, which it does not see.
 
     Keys before the last S need no care: all that stands behind a prompt sees the whole of it anyway.
@@ -59,9 +62,13 @@ def without_opening(mask: AttentionMask, blocks_BS: Tensor) -> AttentionMask:
         mask: as the core made it, with whole prompts as prefixes.
         blocks_BS: row 1 of the positions of the last S tokens.
     """
+    from .ragged import RaggedMask  # not at the top: numbering tokens does without Paddle
+
+    if isinstance(mask, RaggedMask):
+        return mask.changed(without_opening, blocks_BS)
     if mask.prefix_BT is None:
         return mask
-    from paddle import concat  # not at the top: numbering tokens does without it
+    from paddle import concat
 
     before = mask.prefix_BT.shape[1] - blocks_BS.shape[1]
     context_BS = mask.prefix_BT[:, before:] & (blocks_BS == 0)

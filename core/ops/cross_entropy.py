@@ -64,14 +64,14 @@ def linear_cross_entropy(
     hidden_TH = hidden_BSH.reshape([-1, hidden_BSH.shape[-1]])
     labels_T = labels_BS.flatten().astype("int64")
     num_supervised = cast("int", (labels_T != IGNORED).sum().item())
-    split_loss = _split_loss(head)
+    split_loss = split_loss_of(head)
     if not paddle.is_grad_enabled():
-        spans = _spans(hidden_TH.shape[0], chunk_tokens)
-        losses = [_plain_or_split_loss(split_loss, head(hidden_TH[span]), labels_T[span]) for span in spans]
+        chunks = spans(hidden_TH.shape[0], chunk_tokens)
+        losses = [_plain_or_split_loss(split_loss, head(hidden_TH[span]), labels_T[span]) for span in chunks]
         return paddle.add_n(losses), num_supervised
-    learnt = [tensor for tensor in _parameters(head, parameters) if not tensor.stop_gradient]
+    learnt = [tensor for tensor in head_parameters(head, parameters) if not tensor.stop_gradient]
     sweep = _Sweep(hidden_TH, learnt, split_loss)
-    for span in _spans(hidden_TH.shape[0], chunk_tokens):
+    for span in spans(hidden_TH.shape[0], chunk_tokens):
         sweep.add(head, span, labels_T[span])
     return differentiable(_KnownGradients, sweep, hidden_TH, *sweep.used), num_supervised
 
@@ -86,7 +86,7 @@ def token_scores(hidden_TH: Tensor, head: Callable[[Tensor], Tensor], labels_T: 
         head: as of ``linear_cross_entropy``.
         labels_T: int64, tokens of the vocabulary.
     """
-    split_loss = _split_loss(head)
+    split_loss = split_loss_of(head)
     with paddle.no_grad():
         logits_TV = head(hidden_TH).astype("float32")
         if split_loss is not None:
@@ -94,7 +94,8 @@ def token_scores(hidden_TH: Tensor, head: Callable[[Tensor], Tensor], labels_T: 
         return F.cross_entropy(logits_TV, labels_T, reduction="none"), logits_TV.argmax(axis=-1) == labels_T
 
 
-def _spans(num_tokens: int, chunk_tokens: int) -> list[slice]:
+def spans(num_tokens: int, chunk_tokens: int) -> list[slice]:
+    """Return the chunks that tokens are handled in."""
     return [slice(start, min(start + chunk_tokens, num_tokens)) for start in range(0, num_tokens, chunk_tokens)]
 
 
@@ -103,11 +104,19 @@ def _layer(head: Callable[[Tensor], Tensor]) -> Any:
     return head if isinstance(head, paddle.nn.Layer) else getattr(head, "__self__", None)
 
 
-def _split_loss(head: Callable[[Tensor], Tensor]) -> SplitLoss | None:
+def split_loss_of(head: Callable[[Tensor], Tensor]) -> SplitLoss | None:
+    """Return what computes losses from the head's logits where they are split."""
     return cast("SplitLoss | None", getattr(_layer(head), "split_loss", None))
 
 
-def _parameters(head: Callable[[Tensor], Tensor], parameters: Sequence[Tensor] | None) -> Sequence[Tensor]:
+def head_parameters(
+    head: Callable[[Tensor], Tensor], parameters: Sequence[Tensor] | None = None
+) -> Sequence[Tensor]:
+    """Return what the head may learn; of a method, all that its layer has.
+
+    Raises:
+        TypeError: ``head`` is a bare function and ``parameters`` is not given.
+    """
     if parameters is not None:
         return parameters
     layer = _layer(head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from .attention_native import NativeAttention
 from .mask import visible_ranges
 from .native import dense, differentiable
+from .ragged import RaggedMask
 from .select import decline, uses_native
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def attention(
     q_BSND: Tensor,
     k_BTKD: Tensor,
     v_BTKD: Tensor,
-    mask: AttentionMask,
+    mask: AttentionMask | RaggedMask,
     *,
     scale: float | None = None,
     slopes_N: np.ndarray | None = None,
@@ -56,6 +57,11 @@ def attention(
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouped heads Ainslie et al. 2023, arXiv:2305.13245.
     """
+    if isinstance(mask, RaggedMask):
+        alone = partial(
+            attention, scale=scale, slopes_N=slopes_N, dropout=dropout, training=training
+        )  # fmt: skip
+        return mask.attend(q_BSND, k_BTKD, v_BTKD, alone)
     scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
     slopes_N = None if slopes_N is None else np.ascontiguousarray(slopes_N, dtype=np.float32)
     dropout = dropout if training else 0.0
@@ -124,11 +130,10 @@ def _plain(
     if num_queries > 1 or mask.segments_BT is not None:
         scores_BKGST = scores_BKGST + _bias(mask, num_queries, num_keys)
     if slopes_N is not None:
-        distance_ST = np.arange(num_keys)[None] - np.arange(num_keys - num_queries, num_keys)[:, None]
-        bias_NST = slopes_N[:, None, None] * distance_ST.astype(np.float32)
-        scores_BKGST = scores_BKGST + paddle.to_tensor(
-            bias_NST.reshape(1, num_kv_heads, group, num_queries, num_keys), place=q_BSND.place
-        )
+        distances_BST = _distances(mask, num_queries, num_keys)
+        bias_BNST = slopes_N[None, :, None, None] * distances_BST[:, None]
+        shape = (-1, num_kv_heads, group, num_queries, num_keys)
+        scores_BKGST = scores_BKGST + paddle.to_tensor(bias_BNST.reshape(shape), place=q_BSND.place)
     weights = F.softmax(scores_BKGST, axis=-1).astype(v_BTKD.dtype)
     if dropout > 0:
         weights = F.dropout(weights, dropout)
@@ -152,6 +157,24 @@ def _causal_bias(num_queries: int, num_keys: int) -> Tensor:
     return paddle.triu(hidden_ST, num_keys - num_queries + 1)
 
 
+def _distances(mask: AttentionMask, num_queries: int, num_keys: int) -> np.ndarray:
+    """Return the position of each key less that of each query, float32 [B or 1, S, T].
+
+    Shared keys stand right before each sample, whatever lies between them in the row.
+    """
+    keys_T = np.arange(num_keys)
+    distances_BST = (keys_T[None] - keys_T[num_keys - num_queries :, None])[None].astype(np.float32)
+    if not mask.num_shared or mask.segments_BT is None:
+        return distances_BST
+    segments_BT = mask.segments_BT.numpy()[:, mask.num_shared :]
+    begins_BT = np.ones(segments_BT.shape, bool)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    starts_BT = np.maximum.accumulate(np.where(begins_BT, np.arange(segments_BT.shape[1]), 0), axis=1)
+    moved_BST = np.repeat(distances_BST, len(segments_BT), axis=0)
+    moved_BST[:, :, : mask.num_shared] += starts_BT[:, -num_queries:, None]
+    return moved_BST
+
+
 def dense_mask(mask: AttentionMask, num_queries: int, num_keys: int) -> Tensor:
     """Return bool [B or 1, S, T], True where a query sees a key: the definition of ``AttentionMask``."""
     keys_T = paddle.arange(num_keys)
@@ -162,6 +185,7 @@ def dense_mask(mask: AttentionMask, num_queries: int, num_keys: int) -> Tensor:
     if mask.segments_BT is not None:
         key_segments_B1T = mask.segments_BT.unsqueeze(1)
         query_segments_BS1 = mask.segments_BT[:, num_keys - num_queries :].unsqueeze(-1)
-        seen_BST = seen_BST & (query_segments_BS1 == key_segments_B1T) & (query_segments_BS1 > 0)
+        is_mine_BST = (query_segments_BS1 == key_segments_B1T) | (keys_T < mask.num_shared)
+        seen_BST = seen_BST & is_mine_BST & (query_segments_BS1 > 0)
         seen_BST = seen_BST | (keys_T == queries_S1).unsqueeze(0)
     return seen_BST

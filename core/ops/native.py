@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.autograd import PyLayer
 
-ABI = 1
+ABI = 2
 """Of the functions in csrc/; a library with another number was compiled from other sources."""
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -36,6 +36,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "square_sum": (ctypes.c_double, _P, _P, _L),
     "attention_forward": (None, _P, _P, _P, _P, _P, _P),
     "attention_backward": (None, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P),
+    "set_sgemm": (None, _P),
+    "allow_vnni": (None, _I),
+    "has_vnni": (_I,),
+    "multiply": (None, _P, _P, _L, _P, _P),
+    "paged_attention": (None, _P, _P, _P, _P),
+    "decoder_step": (None, _P, _P),
 }
 """Result, then arguments."""
 
@@ -51,7 +57,7 @@ def absence() -> str:
     """Return why the kernels cannot run here, as half a sentence; empty where they can."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"the C++ kernels are written for x86-64, and this CPU is {platform.machine()}"
-    missing = {"avx2", "fma"} - _cpu_flags()
+    missing = {"avx2", "f16c", "fma"} - _cpu_flags()
     if missing:
         return f"this CPU lacks {' and '.join(sorted(missing))}"
     if not _path().is_file():
@@ -88,7 +94,7 @@ def kernel(name: str) -> Callable[..., Any]:
     """Return the C function ``llm_run_<name>``; pointers are given as integers, ``None`` for null."""
     kernels = library()
     assert kernels is not None, "native kernels are called only after select.uses_native"
-    _set_threads()
+    _prepare()
     return cast("Callable[..., Any]", getattr(kernels, f"llm_run_{name}"))
 
 
@@ -108,16 +114,31 @@ def _open() -> ctypes.CDLL:
     # the other needs. Read when ours is loaded; a user's own word is left alone.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     opened = ctypes.CDLL(str(_path()))
-    for name, (result, *arguments) in _SIGNATURES.items():
+    # One of other sources may lack functions; it is opened for its number only.
+    signatures = _SIGNATURES if opened.llm_run_abi() == ABI else {}
+    for name, (result, *arguments) in signatures.items():
         function = getattr(opened, f"llm_run_{name}")
         function.restype, function.argtypes = result, arguments
     return opened
 
 
 @cache
-def _set_threads() -> None:
+def _prepare() -> None:
     """Done with the first call and not on opening, because it may have to ask Paddle."""
     _open().llm_run_set_threads(num_threads())
+    _open().llm_run_set_sgemm(_sgemm())
+
+
+def _sgemm() -> int | None:
+    """Return where the matrix product of the BLAS is that Paddle has brought into the process; ``None``: not there."""
+    import paddle
+
+    for name in ("libmklml_intel.so", "libopenblas.so"):
+        path = Path(paddle.__file__).parent / "libs" / name
+        if path.is_file():
+            function = getattr(ctypes.CDLL(str(path)), "cblas_sgemm", None)
+            return ctypes.cast(function, ctypes.c_void_p).value if function else None
+    return None
 
 
 def _path() -> Path:

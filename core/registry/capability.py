@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..config.option import TRAINING
 from ..errors import PluginError, Problem
 from ..parallel.degrees import Shape, check_plan, fill_plan
+from ..parallel.limits import check_limits
 from .facts import ModelConfig, Support
 from .features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION, Feature
 
@@ -88,7 +89,8 @@ def check(family: Family, model: ModelConfig, config: RunConfig, world: World) -
         return [*problems, Problem(key, value, reason, f"Use {DEGREES[key]}.")]
     if config.task not in TRAINING:
         return problems
-    return problems + check_plan(plan, world.size, world.asked_by, Shape.of(model, config))
+    shape = Shape.of(model, config)
+    return [*problems, *check_limits(plan, config), *check_plan(plan, world.size, world.asked_by, shape)]
 
 
 def _cell(family: Family, feature: Feature, declared: Support | None) -> Support:

@@ -169,7 +169,12 @@ class QuantGroup:
     linears: tuple[str, ...]
     """Layer names; ``*`` stands for a layer number. Every quantizable linear is in exactly one group."""
     norm: str = ""
-    """Name of the norm that feeds them; empty where none does (the output projection of attention)."""
+    """Name of the norm that feeds them; empty where none does (the output projection of attention), or where it feeds
+    the residual stream as well."""
+    feeder: str = ""
+    """Name of the linear whose outputs reach their inputs in proportion, channel by channel, so that its columns can
+    be scaled instead of the inputs: values before the output projection (heads of values may be shared by query
+    heads), the branch without activation before the second matrix of a gated feed-forward part."""
 
 
 Layout = Literal["hf", "paddlenlp", "gguf"]

@@ -63,10 +63,8 @@ GROUP_TITLES: dict[Group, str] = {
 
 NOT_IN_THIS_VERSION = frozenset(
     {
-        "lora", "prefix_tuning", "dpo", "evaluate", "ptq", "gptq", "export", "merge_lora", "merge_shards", "serve",
-        "paged_cache",
-        "tensor_parallel", "sequence_parallel", "pipeline_parallel", "sep_parallel",
-        "weight_only_int8", "weight_only_int4", "a8w8",
+        "export", "merge_shards",
+        "sep_parallel",
     }
 )  # fmt: skip
 """What the core itself cannot do yet: a "no" for every family, whatever the family says."""

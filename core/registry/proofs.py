@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RUNS, CHATS = "tests/plugins/test_every_family.py", "tests/plugins/test_every_family_chat.py"
+MEASURES = "tests/plugins/test_every_family_evaluation.py"
+PREFIXES = "tests/plugins/test_every_family_prefix.py"
+PREFERS = "tests/plugins/test_every_family_preference.py"
+ADAPTS = "tests/plugins/test_every_family_adapters.py"
+ANSWERS = "tests/plugins/test_every_family_engine.py"
+QUANTIZED = "tests/plugins/test_every_family_quantized.py"
 TOGETHER = "tests/core/parallel/data/test_every_family.py"
 """Tests of llm-run that run for every installed family."""
 NEEDS_GPU = "needs a GPU: the CPU build of Paddle computes in float32 only"
@@ -29,17 +35,32 @@ def proven_by_every_family(name: str, variant: str = "tiny") -> dict[str, str]:
         "data": f"{CHATS}::test_text_becomes_tokens_and_text_again[{name}]",
         "pretrain": f"{RUNS}::test_loss_falls_in_20_steps{tiny}",
         "sft": f"{RUNS}::test_packed_rows_equal_single_rows{tiny}",
+        "prefix_tuning": f"{PREFIXES}::test_a_prefix_learns_and_the_model_stays_as_it_is{tiny}",
+        "dpo": f"{PREFERS}::test_preference_loss_falls_in_10_steps{tiny}",
+        "evaluate": f"{MEASURES}::test_likelihoods_do_not_depend_on_batch_and_padding{tiny}",
         "generate": f"{RUNS}::test_cache_equals_no_cache{tiny}",
         "chat": f"{CHATS}::test_training_and_serving_render_the_same_chat[{name}]",
+        "lora": f"{ADAPTS}::test_a_lora_adapter_learns_and_the_model_stays_as_it_is{tiny}",
+        "merge_lora": f"{ADAPTS}::test_a_saved_adapter_loads_and_merges_to_the_same_logits{tiny}",
+        "serve": f"{ANSWERS}::test_a_server_answers_with_the_tokens_of_the_model[{name}]",
+        "paged_cache": f"{ANSWERS}::test_answers_out_of_a_paged_cache_are_those_of_one_request_alone{tiny}",
         "convert": f"{RUNS}::test_saved_and_loaded_is_equal_to_the_bit{tiny}",
         "batched_decoding": f"{RUNS}::test_left_padded_batch_equals_singles{tiny}",
         "beam_search": f"{RUNS}::test_beam_search_finds_the_likeliest_pair_of_tokens{tiny}",
         "streaming": f"{RUNS}::test_streamed_tokens_are_those_of_recomputing_every_step{tiny}",
+        "ptq": f"{QUANTIZED}::test_ptq_directory_gives_the_logits_of_the_quantized_model[{name}-{variant}-w8a8-all]",
+        "gptq": f"{QUANTIZED}::test_gptq_directory_gives_the_logits_of_the_quantized_model{tiny}",
+        "weight_only_int8": f"{QUANTIZED}::test_weights_are_rounded_when_a_model_is_loaded[{name}-{variant}-8]",
+        "weight_only_int4": f"{QUANTIZED}::test_weights_are_rounded_when_a_model_is_loaded[{name}-{variant}-4]",
+        "a8w8": f"{QUANTIZED}::test_ptq_directory_gives_the_logits_of_the_quantized_model[{name}-{variant}-w8a8]",
         "float32": f"{RUNS}::test_loss_falls_in_20_steps{tiny}",
         "data_parallel": f"{TOGETHER}::test_data_parallel_ranks_train_as_one_process[{name}]",
         "sharding_stage1": f"{TOGETHER}::test_ranks_that_share_optimizer_state_train_as_one_process[{name}]",
         "sharding_stage2": f"{TOGETHER}::test_ranks_that_share_gradients_train_as_one_process[{name}]",
         "sharding_stage3": f"{TOGETHER}::test_ranks_that_share_parameters_train_as_one_process[{name}]",
+        "tensor_parallel": f"{TOGETHER}::test_ranks_that_share_matrices_train_as_one_process[{name}]",
+        "sequence_parallel": f"{TOGETHER}::test_ranks_that_share_matrices_and_rows_train_as_one_process[{name}]",
+        "pipeline_parallel": f"{TOGETHER}::test_stages_train_as_one_process[{name}]",
     }
 
 

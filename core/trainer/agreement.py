@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..ops import global_norm
@@ -32,11 +32,11 @@ class Agreement:
         self.parts = parts
         self.owned = owned
 
-    def counts(self, supervised: int, tokens: int) -> tuple[int, int]:
-        """Return the supervised and the real tokens of the whole global batch."""
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """Return each value's sum over all ranks that see different samples."""
         wire = self.mesh.group(*DATA).wire
-        said = [(supervised, tokens)] if wire is None else wire.exchange_json([supervised, tokens], "a count of tokens")
-        return sum(one for one, _ in said), sum(one for _, one in said)
+        said = [values] if wire is None else wire.exchange_json(list(values), "a sum over the global batch")
+        return [sum(column) for column in zip(*said, strict=True)]
 
     def loss_and_norm(self, share: float, gradients: Mapping[str, Tensor]) -> tuple[float, float]:
         """Return the loss of the global batch, and the 2-norm of its gradients; not finite where one is not.
@@ -49,7 +49,8 @@ class Agreement:
             return share, global_norm(list(gradients.values()))
         squares = square_sum(gradients, self.parts, self.owned)
         said = self.mesh.gather([share, squares], "the end of a backward pass")
-        loss = sum(said[rank][0] for rank in self.mesh.group(*REPLICAS).ranks)
+        # Of rank 0's replicas on every rank: its peers in tensor parallelism and in a pipeline have the same loss.
+        loss = sum(said[rank][0] for rank in self.mesh.plan.group_of(0, *REPLICAS))
         return loss, math.sqrt(sum(squares for _, squares in said))
 
     def first_said(self, text: str) -> str:

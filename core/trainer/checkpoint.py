@@ -113,8 +113,10 @@ class CheckpointStore:
         """Return the directory of a step's checkpoint."""
         return self.root / f"checkpoint-{step}"
 
-    def save(self, snapshot: Snapshot, limit: int | None = None, mesh: Mesh | None = None) -> Path:
-        """Write a checkpoint, each rank its part of it, and delete the oldest beyond ``limit``.
+    def save(
+        self, snapshot: Snapshot, limit: int | None = None, mesh: Mesh | None = None, *, keep: int | None = None
+    ) -> Path:
+        """Write a checkpoint, each rank its part of it, and delete the oldest beyond ``limit``, except step ``keep``.
 
         One that stands there already was verified when this run began, or written by it, and is kept.
 
@@ -126,7 +128,7 @@ class CheckpointStore:
         if not by_main(mesh, "a look at the checkpoints", target.exists):
             write_checkpoint(self.storage, target, snapshot, mesh)
         if limit is not None and mesh.is_main:
-            self._prune(limit)
+            self._prune(limit, keep)
         return target
 
     def newest(self) -> Checkpoint | None:
@@ -172,14 +174,14 @@ class CheckpointStore:
             if path.is_dir() and is_leftover(path):
                 self.storage.remove_tree(path)
 
-    def _prune(self, limit: int) -> None:
-        """Keep the newest ``limit`` checkpoints, and in any case the newest that reads back as it was written."""
+    def _prune(self, limit: int, keep: int | None) -> None:
+        """Keep the newest ``limit`` checkpoints, that of step ``keep``, and the newest that reads back as it was."""
         steps = self.steps()
         if len(steps) <= limit:
             return
         verified = next((step for step in steps if self._is_valid(step)), None)
         for step in steps[limit:]:
-            if verified is not None and step != verified:
+            if verified is not None and step not in (verified, keep):
                 self._discard_quietly(step)
 
     def _is_valid(self, step: int) -> bool:

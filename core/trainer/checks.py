@@ -13,18 +13,25 @@ if TYPE_CHECKING:
 
 AT_LEAST_ONE = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "logging_steps",
-    "save_steps", "eval_steps", "max_skipped_steps", "save_total_limit",
+    "save_steps", "eval_steps", "max_skipped_steps", "save_total_limit", "early_stopping_patience",
 )  # fmt: skip
+PREFERENCE_FIGURES = ("loss", "rewards_chosen", "rewards_rejected", "rewards_accuracy", "rewards_margin")
+"""What evaluation on pairs measures."""
+SMOOTHED = ("sigmoid", "simpo")
+"""Losses on pairs that label smoothing is defined for."""
 NOT_NEGATIVE = (
     "seed", "learning_rate", "embedding_learning_rate", "head_learning_rate", "min_learning_rate", "warmup_steps",
-    "warmup_ratio", "weight_decay", "max_grad_norm",
+    "warmup_ratio", "weight_decay", "max_grad_norm", "neftune_noise_alpha",
     "adam_beta1", "adam_beta2", "num_cycles", "lr_end",
 )  # fmt: skip
 
 
 def check_training(options: TrainingOptions) -> list[Problem]:
     """Return every problem of the training options; imports no Paddle."""
-    return [*_check_numbers(options), *_check_schedule(options), *_check_precision(options), *_check_paths(options)]
+    return [
+        *_check_numbers(options), *_check_schedule(options), *_check_precision(options), *_check_paths(options),
+        *_check_best(options),
+    ]  # fmt: skip
 
 
 def _check_numbers(options: TrainingOptions) -> list[Problem]:
@@ -70,6 +77,45 @@ def _check_precision(options: TrainingOptions) -> list[Problem]:
         problems.append(Problem("--fp16", "true", "excludes bf16", "Choose one of them."))
     if not (options.scale_loss >= 1.0 and math.isfinite(options.scale_loss)):
         problems.append(Problem("--scale_loss", str(options.scale_loss), "must be 1 or more"))
+    return problems
+
+
+def _check_best(options: TrainingOptions) -> list[Problem]:
+    """Which evaluation is the best can be said only where there are several."""
+    problems = []
+    patience = options.early_stopping_patience
+    for asked, key, value in (
+        (options.load_best_model_at_end, "--load_best_model_at_end", "true"),
+        (patience is not None, "--early_stopping_patience", str(patience)),
+    ):
+        if asked and options.do_train and options.evaluation_strategy == "no":
+            problems.append(Problem(key, value, "has no evaluations to compare", "Give --evaluation_strategy."))
+    if options.load_best_model_at_end and options.do_train and options.save_strategy == "no":
+        reason = "keeps the checkpoint of the best evaluation, and save_strategy is no"
+        problems.append(Problem("--load_best_model_at_end", "true", reason, "Give --save_strategy."))
+    return problems
+
+
+def check_preference(options: TrainingOptions) -> list[Problem]:
+    """Return every problem of the options of preference tuning; imports no Paddle."""
+    problems = []
+    if not (options.dpo_beta > 0 and math.isfinite(options.dpo_beta)):
+        problems.append(Problem("--dpo_beta", str(options.dpo_beta), "must be above 0"))
+    if not 0 <= options.dpo_label_smoothing < 0.5:
+        reason = "must be 0 or more and below 0.5"
+        problems.append(Problem("--dpo_label_smoothing", str(options.dpo_label_smoothing), reason))
+    elif options.dpo_label_smoothing and options.dpo_loss not in SMOOTHED:
+        reason = f"has no effect on {options.dpo_loss}"
+        remedy = f"Leave it out, or use {' or '.join(SMOOTHED)}."
+        problems.append(Problem("--dpo_label_smoothing", str(options.dpo_label_smoothing), reason, remedy))
+    if not (options.simpo_gamma >= 0 and math.isfinite(options.simpo_gamma)):
+        problems.append(Problem("--simpo_gamma", str(options.simpo_gamma), "must be 0 or more"))
+    if options.metric_for_best_model.removeprefix("eval_") not in PREFERENCE_FIGURES:
+        remedy = f"Measured are {', '.join(PREFERENCE_FIGURES)}."
+        problems.append(Problem("--metric_for_best_model", options.metric_for_best_model, "is not measured", remedy))
+    if not options.do_train:
+        remedy = "Evaluate with --task evaluate."
+        problems.append(Problem("--do_train", "false", "leaves a model that equals its own reference", remedy))
     return problems
 
 

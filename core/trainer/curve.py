@@ -38,7 +38,7 @@ def draw_curve(root: Path, title: str) -> Path | None:
     if evaluation:
         label = f"evaluation, at last {evaluation[-1][1]:.3f}"
         axes.plot(*zip(*evaluation, strict=True), color=EVALUATION, marker="o", markersize=5, label=label)
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.set(xlabel="step", ylabel="loss")
     axes.set_title(title, loc="left", fontsize=11, color=GREY)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)

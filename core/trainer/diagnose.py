@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from ..causal_lm import CausalLM
+    from ..data.sample import Batch
+    from ..parallel.pipeline.passes import Pipeline
     from .inputs import Inputs
 
 
@@ -29,6 +31,43 @@ def first_non_finite_layer(model: CausalLM, inputs: Inputs) -> str:
         for hook in hooks:
             hook.remove()
     return found[0] if found else ""
+
+
+def first_non_finite_in_pipeline(pipeline: Pipeline, batch: Batch) -> str:
+    """Do the same for a model cut into stages; the name comes back on the stage that has the layer only.
+
+    Raises:
+        DistributedError: another stage has gone or is late.
+    """
+    model, mesh = pipeline.model, pipeline.mesh
+    found: list[str] = []
+    hooks = [layer.register_forward_post_hook(_watch(name, found)) for name, layer in model.named_sublayers()]
+
+    def score(hidden_BSH: Tensor, _: Batch) -> list[float]:
+        if not is_finite(model.head(hidden_BSH)):
+            found.append("head")
+        return []
+
+    try:
+        pipeline.forward([batch], score)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    name = found[0] if found else ""
+    wire = mesh.group("pp").wire
+    place = _place(name, len(model.blocks), is_first=mesh.is_first_stage)
+    places = [place] if wire is None else wire.exchange_json(place, "the search for a layer")
+    return name if place == min(places) else ""
+
+
+def _place(name: str, num_blocks: int, *, is_first: bool) -> int:
+    """Return where a layer stands in the forward pass: before the blocks, in one of them, behind them, or nowhere."""
+    if not name:
+        return num_blocks + 1
+    first, _, rest = name.partition(".")
+    if first == "blocks":
+        return int(rest.partition(".")[0])
+    return -1 if is_first else num_blocks
 
 
 def is_finite(tensor: Tensor) -> bool:

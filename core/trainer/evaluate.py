@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import paddle
-import paddle.nn.functional as F
 
 from ..data.collate import collate
 from ..data.sample import IGNORED
+from ..ops import token_scores
 from ..parallel.mesh import Mesh
 from ..parallel.plan import DATA
 from .inputs import to_inputs
 from .scalar import to_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from paddle import Tensor
 
     from ..causal_lm import CausalLM
     from ..data.sample import Batch, SampleSource
+    from ..parallel.pipeline.passes import Pipeline
 
 CHUNK_TOKENS = 1024
 """Supervised tokens whose logits are held at once."""
+BATCHES_A_STAGE = 2
+"""That go into a pipeline at once: with two, stages wait a third of the time at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,10 @@ class Evaluation:
         row = self.metrics()
         return "  ".join(f"{name} {row[name]:.4f}" for name in ("eval_loss", "eval_ppl", "eval_accuracy"))
 
-    def plus(self, loss_sum: float, num_correct: int, num_supervised: int, num_samples: int) -> Evaluation:
-        """Return the evaluation with one batch more."""
-        return Evaluation(
-            self.loss_sum + loss_sum,
-            self.num_correct + num_correct,
-            self.num_supervised + num_supervised,
-            self.num_samples + num_samples,
-        )
+    def plus(self, other: Evaluation) -> Evaluation:
+        """Return the sums of both."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Evaluation(*(one + another for one, another in pairs))
 
 
 def evaluate(
@@ -72,10 +72,12 @@ def evaluate(
     batch_size: int,
     pad_id: int,
     max_batches: int = -1,
+    score: Callable[[CausalLM, Batch], Any] | None = None,
     mesh: Mesh | None = None,
+    pipeline: Pipeline | None = None,
     stopped: Callable[[], bool] = lambda: False,
     advance: Callable[[int], None] = lambda _: None,
-) -> Evaluation | None:
+) -> Any:
     """Go once over the source, or over its first ``max_batches`` batches, each data rank over its share of them.
 
     Args:
@@ -84,47 +86,78 @@ def evaluate(
         batch_size: samples computed at once; changes the speed only.
         pad_id: fills rows on the right.
         max_batches: -1 for all.
+        score: measures a batch (``Objective.score``); by default the loss of the next token.
         mesh: of this run; every rank must call this, and all get the same result.
-        stopped: asked before every batch; True gives up, and must be the same on every rank.
+        pipeline: that ``model`` is a stage of; it measures the loss of the next token, and has no other ``score``.
+        stopped: asked before every batch (in a pipeline, before every few); True gives up, and must be the same on
+            every rank.
         advance: told the samples that all ranks together have finished.
 
     Returns:
-        The sums, or ``None`` after giving up.
+        The ``Score`` of all samples (an ``Evaluation`` by default), or ``None`` after giving up.
     """
     mesh = mesh or Mesh()
     num_samples = count_samples(source, batch_size, max_batches)
     was_training = model.training
     model.eval()
-    total = Evaluation()
+    score_all = _scorer(model, score or score_tokens, pipeline)
+    rounds = range(0, num_samples, batch_size * mesh.data_world)
+    depth = 1 if pipeline is None else BATCHES_A_STAGE * mesh.plan.pp
+    total: Any = None
     try:
         with paddle.no_grad():
-            for first in range(0, num_samples, batch_size * mesh.data_world):
+            for some in (rounds[at : at + depth] for at in range(0, len(rounds), depth)):
                 if stopped():
                     return None
-                start = min(first + mesh.data_rank * batch_size, num_samples)
-                mine = range(start, min(start + batch_size, num_samples))
-                # Ranks that share layers need each other even where one has no sample left: it looks at one again.
-                positions = mine or range(1)
-                batch = collate([source.sample(position) for position in positions], model.config, pad_id)
-                scores = _score(model, batch)
-                if mine:
-                    total = total.plus(*scores, len(mine))
-                advance(min(batch_size * mesh.data_world, num_samples - first))
+                shares = [_share(first, batch_size, num_samples, mesh) for first in some]
+                batches = [
+                    # Ranks that share layers need each other even where one has no sample left: it looks at one again.
+                    collate([source.sample(position) for position in mine or range(1)], model.config, pad_id)
+                    for mine in shares
+                ]
+                for first, mine, found in zip(some, shares, score_all(batches), strict=True):
+                    total = total or type(found)()
+                    if mine:
+                        total = total.plus(found)
+                    advance(min(batch_size * mesh.data_world, num_samples - first))
     finally:
         if was_training:
             model.train()
     return _sum(total, mesh)
 
 
-def _sum(own: Evaluation, mesh: Mesh) -> Evaluation:
+def _share(first: int, batch_size: int, num_samples: int, mesh: Mesh) -> range:
+    """Return the samples that this rank takes of a round that begins at ``first``; none where it has no more."""
+    start = min(first + mesh.data_rank * batch_size, num_samples)
+    return range(start, min(start + batch_size, num_samples))
+
+
+def _scorer(
+    model: CausalLM, score: Callable[[CausalLM, Batch], Any], pipeline: Pipeline | None
+) -> Callable[[Sequence[Batch]], list[Any]]:
+    """Return what measures several batches, on every stage of a pipeline."""
+    if pipeline is None:
+        return lambda batches: [score(model, batch) for batch in batches]
+
+    def last_stage(hidden_BSH: Tensor, batch: Batch) -> tuple[float, ...]:
+        return astuple(score_hidden(model, hidden_BSH, batch))
+
+    return lambda batches: [_from_floats(figures) for figures in pipeline.forward(batches, last_stage)]
+
+
+def _from_floats(figures: Sequence[float]) -> Evaluation:
+    loss_sum, *counts = figures
+    return Evaluation(loss_sum, *(int(count) for count in counts))
+
+
+def _sum(own: Any, mesh: Mesh) -> Any:
     """Return the sums over the ranks that saw different samples."""
     wire = mesh.group(*DATA).wire
     if wire is None:
         return own
-    total = Evaluation()
-    for sums in wire.exchange_json(astuple(own), "the end of an evaluation"):
-        total = total.plus(*sums)
-    return total
+    kind: Any = type(own)
+    said = wire.exchange_json(astuple(own), "the end of an evaluation")
+    return reduce(kind.plus, (kind(*figures) for figures in said))
 
 
 def count_samples(source: SampleSource, batch_size: int, max_batches: int) -> int:
@@ -132,22 +165,22 @@ def count_samples(source: SampleSource, batch_size: int, max_batches: int) -> in
     return source.epoch_size if max_batches < 0 else min(source.epoch_size, max_batches * batch_size)
 
 
-def _score(model: CausalLM, batch: Batch) -> tuple[float, int, int]:
-    """Return (loss sum, correct tokens, supervised tokens) of one batch."""
+def score_tokens(model: CausalLM, batch: Batch) -> Evaluation:
+    """Return the sums over one batch."""
     inputs = to_inputs(batch, model.config)
-    hidden_BSH = model(inputs.ids_BS, inputs.positions, inputs.mask)
+    return score_hidden(model, model(inputs.ids_BS, inputs.positions, inputs.mask), batch)
+
+
+def score_hidden(model: CausalLM, hidden_BSH: Tensor, batch: Batch) -> Evaluation:
+    """Return the sums over one batch, from the hidden states before the head."""
     rows_T = (batch.labels_BS.reshape(-1) != IGNORED).nonzero()[0]
+    hidden_TH = hidden_BSH.reshape([-1, hidden_BSH.shape[-1]])
+    labels_T = paddle.to_tensor(batch.labels_BS.reshape(-1))
     loss_sum, num_correct = 0.0, 0
     for first in range(0, len(rows_T), CHUNK_TOKENS):
         chunk_T = paddle.to_tensor(rows_T[first : first + CHUNK_TOKENS])
-        hidden_TH = paddle.gather(hidden_BSH.reshape([-1, hidden_BSH.shape[-1]]), chunk_T)
-        labels_T = paddle.gather(inputs.labels_BS.reshape([-1]), chunk_T)
-        losses, correct = _score_tokens(model.head(hidden_TH).astype("float32"), labels_T)
-        loss_sum, num_correct = loss_sum + losses, num_correct + correct
-    return loss_sum, num_correct, len(rows_T)
-
-
-def _score_tokens(logits_TV: Tensor, labels_T: Tensor) -> tuple[float, int]:
-    losses_T = F.cross_entropy(logits_TV, labels_T, reduction="none")
-    correct = (logits_TV.argmax(axis=-1) == labels_T).sum()
-    return to_float(losses_T.astype("float64").sum()), int(to_float(correct))
+        chosen_TH, chosen_T = paddle.gather(hidden_TH, chunk_T), paddle.gather(labels_T, chunk_T)
+        losses_T, is_correct_T = token_scores(chosen_TH, model.head, chosen_T)
+        loss_sum += to_float(losses_T.astype("float64").sum())
+        num_correct += int(to_float(is_correct_T.sum()))
+    return Evaluation(loss_sum, num_correct, len(rows_T), len(batch.labels_BS))

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.training import adapter_identity
 from ..errors import Problem, RefusedError
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pdparams", ".gguf")
 
 FIXED = frozenset({
-    "seed", "learning_rate", "min_learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "decay_steps",
+    "seed", "learning_rate", "embedding_learning_rate", "head_learning_rate", "min_learning_rate", "lr_scheduler_type",
+    "warmup_steps", "warmup_ratio", "decay_steps",
     "num_cycles", "lr_end", "power", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
-    "bf16", "fp16",
+    "bf16", "fp16", "neftune", "neftune_noise_alpha", "dpo_loss", "dpo_beta", "dpo_label_smoothing", "simpo_gamma",
 })  # fmt: skip
 """Options that change what is learnt: another value is another run."""
 
@@ -32,6 +34,7 @@ FREE = frozenset({
     "output_dir", "overwrite_output_dir", "do_train", "do_eval", "per_device_eval_batch_size", "num_train_epochs",
     "max_steps", "max_skipped_steps", "scale_loss", "recompute", "recompute_granularity", "evaluation_strategy",
     "eval_steps", "max_evaluate_steps", "logging_steps", "logging_first_step", "save_strategy", "save_steps",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
     "save_total_limit", "save_rehearsal", "resume_from_checkpoint", "disable_tqdm", "report_to",
 })  # fmt: skip
 """Options that may have another value when a run goes on. A new ``max_steps`` moves the end of the learning rate's
@@ -55,6 +58,7 @@ def identity(run: Run, *, data: str, weights: str, data_world: int = 1) -> dict[
         "initial_weights": weights,
         "global_batch_size": global_batch_size(options, data_world),
         **{f.name: getattr(options, f.name) for f in fields(options) if f.name in FIXED},
+        **adapter_identity(run),
         **{f"model.{key}": value for key, value in run.model_config.to_fields().items()},
     }
     # As a checkpoint gives it back: a tuple becomes a list.

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..convert import save
 from ..parallel.mesh import Mesh
+from .objective import NextToken, Objective
 from .storage import Storage, temporary_sibling
 
 if TYPE_CHECKING:
+    from ..adapters.training import TrainedAdapter
     from ..causal_lm import CausalLM
     from ..config.training import TrainingOptions
     from ..convert.logical import LogicalTensors
     from ..data.chat import ChatTemplate
     from ..data.sample import SampleSource
     from ..data.tokenizer import Tokenizer
+    from ..parallel.pipeline.cut import Cut
     from ..registry.facts import ModelConfig
     from ..run import Run
+    from .answering import Answering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,7 @@ class Job:
     run: Run
     """With the model configuration that is trained."""
     model: CausalLM
+    """Whole, or what this rank has of it."""
     training: SampleSource
     evaluation: SampleSource | None
     """``None`` where no evaluation is asked for."""
@@ -36,7 +41,14 @@ class Job:
     """``None`` where token files are trained on and nobody named their tokenizer."""
     template: ChatTemplate | None
     identity: Mapping[str, Any]
+    adapter: TrainedAdapter | None = None
+    """What is trained instead of the model."""
+    answering: Answering | None = None
+    """Compares answers with references as a part of evaluation, where that is asked for."""
+    objective: Objective = field(default_factory=NextToken)
     mesh: Mesh = field(default_factory=Mesh)
+    cut: Cut | None = None
+    """Of the model into stages, where there are several."""
 
     @property
     def options(self) -> TrainingOptions:
@@ -65,12 +77,16 @@ class Job:
         return found if self.evaluation is None else found | {"evaluation": self.evaluation.fingerprint}
 
     def export(self, directory: Path, weights: LogicalTensors | None = None) -> None:
-        """Write the model as a Hugging Face directory.
+        """Write the model as a Hugging Face directory, or the adapter in PEFT's layout.
 
         Args:
             directory: appears whole or not at all.
             weights: of the whole model; by default those of ``model``, where this rank has all of them.
         """
+        if self.adapter is not None:
+            base = self.run.config.model.model_name_or_path or f"random {self.run.config.model.model_size}"
+            self.adapter.save(self.model, directory, base=base, read=None if weights is None else weights.read)
+            return
         largest = self.run.config.convert.max_shard_size
         if weights is None:
             save.save_model_directory(

@@ -8,10 +8,15 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from ..data.collate import collate
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
+from ..parallel.model_part import ModelPart, matrix_sizes
+from ..parallel.pipeline.passes import Pipeline
 from ..parallel.sharding import hold
+from ..parallel.tensor.model import model_parts
 from .agreement import Agreement
+from .best import BestModel
 from .budget import Budget
+from .embedding_noise import noise_of
 from .evaluate import count_samples, evaluate
 from .flops import ModelFlops, measure_peak
 from .guard import Guard
@@ -58,11 +63,14 @@ def train(job: Job, workspace: Workspace, checkpoint: Checkpoint | None) -> int:
         if checkpoint is None:
             trainer.rehearse()
         if trainer.is_done:
-            _log.info("all %d steps are made: nothing is left to train", trainer.budget.total_steps)
+            _log.info("all %d steps are made: nothing is left to train", trainer.state.step)
+        else:
+            trainer.evaluate_if_due(stop)  # where an earlier run was stopped while it evaluated
         while not trainer.is_done and not stop.is_agreed(job.mesh):
             trainer.step()
-            trainer.save_if_due()
+            # Before saving, so that a checkpoint knows how its step was evaluated.
             trainer.evaluate_if_due(stop)
+            trainer.save_if_due()
         if stop.is_agreed(job.mesh):
             trainer.leave(stop)
             return stop.exit_status
@@ -82,10 +90,10 @@ class Trainer:
         self.budget = Budget.from_options(options, job.training.epoch_size, self.mesh.data_world)
         self.schedule = Schedule.from_options(options, self.budget.total_steps)
         self.precision = Precision(options)
-        self.flops = ModelFlops(job.model, job.config)
+        self.flops = ModelFlops(matrix_sizes(ModelPart(job.model, job.cut), self.mesh), job.config)
         if options.recompute:
             apply_recompute(job.model, options.recompute_granularity)
-        self.holding = hold(job.model, self.mesh)
+        self.holding = hold(job.model, self.mesh, model_parts(job.model))
         self.optimizer = AdamW(self.holding, options, lr_scales(job))
         self.saver = Saver(
             workspace.checkpoints, job.model, self.optimizer,
@@ -95,12 +103,20 @@ class Trainer:
             self._restore(checkpoint)
         owned = {name: self.saver.ownership.owned[f"model/{name}"] for name in self.holding.parts}
         agreement = Agreement(self.mesh, self.holding.parts, owned)
-        self.train_step = TrainStep(job.model, self.optimizer, self.precision, agreement, seed=options.seed)
+        noise = noise_of(job)
+        self.pipeline = None if job.cut is None else Pipeline(
+            job.model, job.cut, self.mesh, seed=options.seed, autocast=self.precision.autocast,
+            begin=lambda micro: noise.expect(micro.batch, micro.position) if noise else None,
+        )  # fmt: skip
+        self.train_step = TrainStep(
+            job.model, self.optimizer, self.precision, agreement, job.objective, seed=options.seed, noise=noise,
+            pipeline=self.pipeline,
+        )  # fmt: skip
         self.guard = Guard(
             options.max_skipped_steps, self.precision.scale, self.saver.whereabouts, in_row=self.state.skipped_in_row
         )
+        self.best = BestModel(options)
         self._saved_step = self.state.step
-        self._evaluated_step = -1
         job.model.train()
 
     def __enter__(self) -> Self:
@@ -123,8 +139,8 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step has been made."""
-        return self.state.step >= self.budget.total_steps
+        """Whether the last step has been made, or evaluations get no better."""
+        return self.state.step >= self.budget.total_steps or self.best.is_exhausted(self.state)
 
     def rehearse(self) -> None:
         """Save and reload once, unless the user said no."""
@@ -149,7 +165,8 @@ class Trainer:
         strategy = self.options.save_strategy
         due = self.budget.is_due(strategy, self.options.save_steps, self.state.step)
         last = self.is_done and strategy != "no"
-        if not (due or last or self.saver.is_pending):
+        best = self.options.load_best_model_at_end and self.state.best_step == self.state.step
+        if not (due or last or best or self.saver.is_pending):
             return
         try:
             self._save(must=last)
@@ -165,23 +182,40 @@ class Trainer:
         _log.info("stopped by a signal (exit status %d) after step %d", stop.exit_status, self.state.step)
 
     def evaluate_if_due(self, stop: StopRequest) -> None:
-        """Evaluate where the strategy says so."""
+        """Evaluate where the strategy says so, and after the last step, unless this step has been evaluated."""
         interval = self.options.eval_steps or self.options.logging_steps
-        if self.budget.is_due(self.options.evaluation_strategy, interval, self.state.step):
+        due = self.state.step > 0 and self.budget.is_due(self.options.evaluation_strategy, interval, self.state.step)
+        if (due or self.is_done) and self.state.evaluated_step != self.state.step:
             self._evaluate(stop)
 
     def finish(self, stop: StopRequest) -> None:
-        """Evaluate once more, and write the model directory."""
-        if self._evaluated_step != self.state.step:
-            self._evaluate(stop)
-        store = self.saver.store
+        """Write the model directory: of the last step, or of the best one where that is asked for."""
+        self.evaluate_if_due(stop)
+        if self.best.is_exhausted(self.state):
+            _log.info("stopped early: %d evaluations were no better", self.state.evaluations_since_best)
+        state, store = self._restore_best(), self.saver.store
         try:
-            with self.saver.whole_weights(self.state) as weights:
+            with self.saver.whole_weights(state) as weights:
                 if self.mesh.is_main:
                     self.job.publish(store.storage, store.root, weights)
         except OSError as error:
             said = f"{store.root}: the model directory cannot be written ({error.strerror or error})"
             raise TrainingError(f"{said}. {self.saver.whereabouts()} The same command goes on from there.") from error
+
+    def _restore_best(self) -> TrainerState:
+        """Put the best evaluation's weights into the model where that is asked for; return the state they are of."""
+        step = self.state.best_step
+        if not self.options.load_best_model_at_end or step < 0:
+            return self.state
+        _log.info("the best %s, %.6g, is that of step %d", self.best.metric, self.state.best_value, step)
+        if step == self.state.step:
+            return self.state
+        try:
+            self.saver.restore_step(step)
+        except (CheckpointError, OSError) as error:
+            said = f"The best model cannot be read ({error})."
+            raise TrainingError(f"{said} --load_best_model_at_end false writes that of the last step.") from error
+        return replace(self.state, step=step)
 
     def _about(self) -> dict[str, Any]:
         """Return what a reader of a checkpoint's manifest may want to know."""
@@ -225,7 +259,8 @@ class Trainer:
         )
 
     def _save(self, *, must: bool) -> None:
-        if self.saver.save(self.state, must=must):
+        keep = self.state.best_step if self.options.load_best_model_at_end else None
+        if self.saver.save(self.state, must=must, keep=keep):
             self._saved_step = self.state.step
             self.reporter.draw_if_old()
 
@@ -237,10 +272,16 @@ class Trainer:
         size, most = self.options.per_device_eval_batch_size, self.options.max_evaluate_steps
         with self.reporter.evaluating(count_samples(source, size, most)) as advance:
             evaluation = evaluate(
-                self.job.model, source, batch_size=size, pad_id=self.job.pad_id, max_batches=most, mesh=self.mesh,
+                self.job.model, source, batch_size=size, pad_id=self.job.pad_id, max_batches=most,
+                score=self.job.objective.score, mesh=self.mesh, pipeline=self.pipeline,
                 stopped=lambda: stop.is_agreed(self.mesh), advance=advance,
             )  # fmt: skip
+            answers: dict[str, float] | None = {}
+            if evaluation is not None and self.job.answering is not None:
+                answers = self.job.answering.figures(
+                    self.job.model, self.mesh, self.state.step, lambda: stop.is_agreed(self.mesh)
+                )
         self.holding.rest()
-        if evaluation is not None:
-            self._evaluated_step = self.state.step
-            self.reporter.evaluation(self.state, evaluation, time.perf_counter() - start)
+        if evaluation is not None and answers is not None:
+            self.state = self.best.after(self.state, evaluation.metrics() | answers)
+            self.reporter.evaluation(self.state, evaluation, time.perf_counter() - start, answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..adapters.training import adapter_rates
 from ..convert.logical import parameters
 from ..errors import Problem, RefusedError
 
@@ -25,6 +26,8 @@ def lr_scales(job: Job) -> dict[str, float]:
     """
     asked = {"embed": job.options.embedding_learning_rate, "head": job.options.head_learning_rate}
     rates = {piece: rate for piece, rate in asked.items() if rate is not None}
+    if job.adapter is not None:
+        return adapter_rates(job.model, job.run.config.adapter.loraplus_lr_ratio)
     if not rates:
         return {}
     if job.options.learning_rate == 0:

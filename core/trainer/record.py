@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "run.json"
 PACKAGES = ("llm-run", "paddlepaddle", "paddlepaddle-gpu", "numpy", "safetensors", "tokenizers", "sentencepiece")
-GROUPS = ("model", "data", "training", "convert", "launch")
+GROUPS = ("model", "data", "training", "adapter", "convert", "launch")
 
 
 def versions() -> dict[str, str]:

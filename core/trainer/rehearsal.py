@@ -64,4 +64,4 @@ def _save_and_compare(saver: Saver, folder: Path, export: Callable[[Path, Logica
                 _, _, said = name.partition("/")
                 raise TrainingError(f"tensor {said} does not come back from the checkpoint as it was saved")
     if saver.mesh.is_main:
-        export(folder / "model", None if saver.optimizer.holding.keeps_whole else saver.weights_in(target))
+        export(folder / "model", None if saver.has_whole_model else saver.weights_in(target))

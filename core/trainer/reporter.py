@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ class Interval:
     """Sums over the steps since the last log line. Skipped steps add time, and nothing else."""
 
     loss_sum: float = 0.0
-    num_supervised: int = 0
+    count: int = 0
+    figures: Counter[str] = field(default_factory=Counter)
     num_tokens: int = 0
     seconds: float = 0.0
     flops: float = 0.0
@@ -50,8 +52,9 @@ class Interval:
         if result.fault:
             self.skipped += 1
             return
-        self.loss_sum += result.loss * result.num_supervised
-        self.num_supervised += result.num_supervised
+        self.loss_sum += result.loss * result.count
+        self.count += result.count
+        self.figures.update({name: mean * result.count for name, mean in result.figures.items()})
         self.num_tokens += result.num_tokens
         self.flops += flops
 
@@ -104,10 +107,13 @@ class Reporter:
         finally:
             self._progress.remove_task(bar)
 
-    def evaluation(self, state: TrainerState, evaluation: Evaluation, seconds: float) -> None:
-        """Log an evaluation."""
-        self._write({"step": state.step, **evaluation.metrics(), "eval_runtime": round(seconds, 3)})
-        _log.info("step %d/%d  %s", state.step, self.total_steps, evaluation)
+    def evaluation(
+        self, state: TrainerState, evaluation: Evaluation, seconds: float, answers: Mapping[str, float]
+    ) -> None:
+        """Log an evaluation, with the scores of answers where there are some."""
+        self._write({"step": state.step, **evaluation.metrics(), **answers, "eval_runtime": round(seconds, 3)})
+        scores = "".join(f"  {name} {value:.4f}" for name, value in answers.items())
+        _log.info("step %d/%d  %s%s", state.step, self.total_steps, evaluation, scores)
 
     def draw_if_old(self) -> None:
         """Draw the loss curve where the last picture is older than ``REDRAW_SECONDS``."""
@@ -131,12 +137,14 @@ class Reporter:
 
     def _log_interval(self, state: TrainerState, result: StepResult, rate: float) -> None:
         interval, self._interval = self._interval, Interval()
-        loss = interval.loss_sum / interval.num_supervised if interval.num_supervised else None
+        loss = interval.loss_sum / interval.count if interval.count else None
+        figures = {name: total / interval.count for name, total in interval.figures.items()}
         speed, mfu = interval.num_tokens / interval.seconds, interval.flops / interval.seconds / self.peak_flops
         memory = peak_memory_gb()
         self._write({
             "step": state.step,
             "loss": loss,
+            **figures,
             "learning_rate": rate,
             "grad_norm": result.grad_norm,
             "tokens_per_second": round(speed, 2),
@@ -147,9 +155,10 @@ class Reporter:
             "skipped_steps": interval.skipped,
         })  # fmt: skip
         _log.info(
-            "step %d/%d  loss %s  lr %.3e  norm %.3f  %.0f tok/s  MFU %.1f%%  %.2f GB",
-            state.step, self.total_steps, "skipped" if loss is None else f"{loss:.4f}", rate, result.grad_norm,
-            speed, 100 * mfu, memory,
+            "step %d/%d  loss %s%s  lr %.3e  norm %.3f  %.0f tok/s  MFU %.1f%%  %.2f GB",
+            state.step, self.total_steps, "skipped" if loss is None else f"{loss:.4f}",
+            "".join(f"  {name} {mean:.4f}" for name, mean in figures.items()), rate, result.grad_norm, speed,
+            100 * mfu, memory,
         )  # fmt: skip
 
     def _write(self, row: dict[str, Any]) -> None:

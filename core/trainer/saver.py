@@ -16,7 +16,7 @@ from ..errors import CheckpointError, TrainingError
 from ..parallel.agree import by_main
 from ..parallel.ownership import share_out
 from ..parallel.slices import Part
-from .checkpoint import Checkpoint, CheckpointStore, open_checkpoint
+from .checkpoint import Checkpoint, CheckpointStore, open_checkpoint, read_checkpoint
 from .checkpoint_weights import CheckpointWeights
 from .checkpoint_writer import write_checkpoint
 from .snapshot import Snapshot, TrainerState
@@ -60,7 +60,6 @@ class Saver:
         self.last: Path | None = None
         """The last checkpoint that is known to be whole."""
         holding = optimizer.holding
-        self._names = [name for name, _ in model.named_parameters()]
         self._model = {**model_tensors(model), **holding.tensors}
         parts = {**{name: Part.whole(tuple(tensor.shape)) for name, tensor in self._model.items()}, **holding.parts}
         self.parts = {f"model/{name}": part for name, part in parts.items()}
@@ -102,8 +101,24 @@ class Saver:
         self.optimizer.holding.publish()
         self.last = checkpoint.directory
 
-    def save(self, state: TrainerState, *, must: bool = False) -> bool:
+    def restore_step(self, step: int) -> None:
+        """Verify the checkpoint of a step and put its tensors into model and optimizer.
+
+        Raises:
+            CheckpointError: it is not what was written.
+            OSError: it cannot be read.
+        """
+        path = self.store.path(step)
+        by_main(self.mesh, f"a look at the checkpoint of step {step}", lambda: str(read_checkpoint(path).directory))
+        self.restore(open_checkpoint(path))
+
+    def save(self, state: TrainerState, *, must: bool = False, keep: int | None = None) -> bool:
         """Save; a failure is logged and tried again at the next step, unless this is the last chance.
+
+        Args:
+            state: of the trainer.
+            must: this is the last chance.
+            keep: step of a checkpoint that is not deleted, however old it is.
 
         Returns:
             Whether the checkpoint is on the disk.
@@ -112,7 +127,7 @@ class Saver:
             TrainingError: this was the ``MAX_FAILURES``-th failure in a row, or it ``must`` succeed.
         """
         try:
-            self.last = self.store.save(self.snapshot(state), self.limit, self.mesh)
+            self.last = self.store.save(self.snapshot(state), self.limit, self.mesh, keep=keep)
         except OSError as error:
             self.failures += 1
             said = f"step {state.step}: the checkpoint cannot be saved ({error.strerror or error})"
@@ -133,7 +148,7 @@ class Saver:
         Raises:
             OSError: the disk is full or cannot be written. Raised on every rank, or on none.
         """
-        if self.optimizer.holding.keeps_whole:
+        if self.has_whole_model:
             yield None
             return
         target = self.store.path(state.step)
@@ -151,7 +166,15 @@ class Saver:
 
     def weights_in(self, directory: Path) -> CheckpointWeights:
         """Return the weights in a checkpoint of this model."""
-        return CheckpointWeights(open_checkpoint(directory).reader, self._names)
+        reader = open_checkpoint(directory).reader
+        names = [name.removeprefix("model/") for name in reader.index if name.startswith("model/")]
+        return CheckpointWeights(reader, names)
+
+    @property
+    def has_whole_model(self) -> bool:
+        """Whether the model of this rank has all values of all parameters."""
+        plan = self.mesh.plan
+        return self.optimizer.holding.keeps_whole and plan.mp == plan.pp == 1
 
     @property
     def is_pending(self) -> bool:
@@ -164,9 +187,13 @@ class Saver:
 
 
 def model_tensors(model: CausalLM) -> dict[str, Any]:
-    """Return parameters and persistent buffers by logical name, a shared one once."""
+    """Return trained parameters and persistent buffers by logical name, a shared one once.
+
+    What is frozen is the same before and after: it is read again where it came from.
+    """
     tensors: dict[str, Any] = {}
-    seen: set[int] = set()
+    frozen = {id(parameter) for parameter in model.parameters() if parameter.stop_gradient}
+    seen: set[int] = frozen
     for name, tensor in model.state_dict().items():
         if id(tensor) not in seen:
             seen.add(id(tensor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,9 @@ class Silence:
         """Show no bar."""
         yield lambda samples: None
 
-    def evaluation(self, state: TrainerState, evaluation: Evaluation, seconds: float) -> None:
+    def evaluation(
+        self, state: TrainerState, evaluation: Evaluation, seconds: float, answers: Mapping[str, float]
+    ) -> None:
         """Log no evaluation."""
 
     def draw_if_old(self) -> None:

@@ -26,6 +26,13 @@ class TrainerState:
     skipped_in_row: int = 0
     loss_scale: float = 1.0
     loss_scale_good_steps: int = 0
+    evaluated_step: int = -1
+    """Step of the last evaluation; -1 before the first one."""
+    best_step: int = -1
+    """Step of the best evaluation; -1 before the first one."""
+    best_value: float | None = None
+    """What the best evaluation measured."""
+    evaluations_since_best: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

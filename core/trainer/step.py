@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..ops import linear_cross_entropy
-from .diagnose import first_non_finite_layer, is_finite
+from .diagnose import first_non_finite_in_pipeline, first_non_finite_layer, is_finite
 from .inputs import to_inputs
 from .randomness import seed_all
 from .scalar import to_float
@@ -17,7 +17,10 @@ from .scalar import to_float
 if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..data.sample import Batch
+    from ..parallel.pipeline.passes import Pipeline
     from .agreement import Agreement
+    from .embedding_noise import EmbeddingNoise
+    from .objective import Objective
     from .optimizer import AdamW
     from .precision import Precision
 
@@ -36,12 +39,16 @@ class StepResult:
     """What one step did."""
 
     loss: float
-    """Mean over the supervised tokens of the whole global batch, in nats."""
+    """Mean over the tokens (or pairs) that the objective counts in the whole global batch, in nats."""
     grad_norm: float
     """Global 2-norm before clipping."""
+    count: int
+    """Tokens (or pairs) that the loss is a mean over."""
     num_supervised: int
     num_tokens: int = 0
     """Real tokens of the whole global batch: all but padding."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What else the objective measures, as means over ``count``."""
     fault: str = ""
     """Why the parameters were left unchanged; empty where they were updated."""
 
@@ -49,50 +56,87 @@ class StepResult:
 class TrainStep:
     """Turns micro-batches into one update.
 
-    Each micro-batch's summed loss is divided by the supervised tokens of the *whole* global batch, over all ranks, so
-    that how it is cut into micro-batches and among ranks does not change the training. A step whose loss or gradients
-    are not finite, on whichever rank, changes nothing: no parameter, no moment, no count of updates.
+    Each micro-batch's summed loss is divided by what the objective counts in the *whole* global batch, over all ranks
+    (supervised tokens, or pairs of answers), so that how it is cut into micro-batches and among ranks does not change
+    the training. A step whose loss or gradients are not finite, on whichever rank, changes nothing: no parameter, no
+    moment, no count of updates.
     """
 
     def __init__(
-        self, model: CausalLM, optimizer: AdamW, precision: Precision, agreement: Agreement, *, seed: int
-    ) -> None:
+        self, model: CausalLM, optimizer: AdamW, precision: Precision, agreement: Agreement, objective: Objective,
+        *, seed: int, noise: EmbeddingNoise | None = None, pipeline: Pipeline | None = None,
+    ) -> None:  # fmt: skip
+        """Put the parts of a step together.
+
+        Args:
+            model: of this rank.
+            optimizer: of what this rank holds.
+            precision: that is computed in.
+            agreement: with the other ranks.
+            objective: what is minimized; in a pipeline it is always the next token's cross-entropy.
+            seed: of the random numbers in training.
+            noise: on embedded tokens.
+            pipeline: that ``model`` is a stage of.
+        """
         self.model = model
         self.optimizer = optimizer
         self.holding = optimizer.holding
         self.precision = precision
         self.agreement = agreement
+        self.objective = objective
         self.seed = seed
+        self.noise = noise
+        self.pipeline = pipeline
 
     def run(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """Do one step on this rank's micro-batches and return its loss, gradient norm, and fault if there was one."""
-        supervised = sum(micro.batch.num_supervised for micro in micro_batches)
-        tokens = sum(int((micro.batch.segments_BS > 0).sum()) for micro in micro_batches)
-        num_supervised, num_tokens = self.agreement.counts(supervised, tokens)
-        share = sum(self._backward(micro, max(1, num_supervised)) for micro in micro_batches)
+        batches = [micro.batch for micro in micro_batches]
+        own = [
+            sum(self.objective.count(batch) for batch in batches),
+            sum(batch.num_supervised for batch in batches),
+            sum(int((batch.segments_BS > 0).sum()) for batch in batches),
+        ]
+        count, num_supervised, num_tokens = (int(total) for total in self.agreement.add_up(own))
+        with self.precision.autocast():
+            self.objective.prepare(self.model, batches, self.agreement.add_up)
+        sums: Counter[str] = Counter()
+        share = self._backward_all(micro_batches, max(1, count), sums)
         self.holding.reduce()
         loss, norm = self.agreement.loss_and_norm(share, self.holding.gradients())
         norm /= self.precision.scale.value
-        fault = self._fault(micro_batches, num_supervised, loss, norm)
+        fault = self._fault(micro_batches, count, loss, norm)
         if fault:
             self.holding.drop_gradients()
         else:
             self._update(learning_rate, norm)
-        return StepResult(loss=loss, grad_norm=norm, num_supervised=num_supervised, num_tokens=num_tokens, fault=fault)
+        return StepResult(
+            loss=loss, grad_norm=norm, count=count, num_supervised=num_supervised, num_tokens=num_tokens,
+            figures=self._means(sums, count), fault=fault,
+        )  # fmt: skip
 
-    def _backward(self, micro: MicroBatch, num_supervised: int) -> float:
-        """Add the gradients of one micro-batch; return its share of the loss."""
-        seed_all(self.seed, micro.position)
-        inputs = to_inputs(micro.batch, self.model.config)
+    def _backward_all(self, micro_batches: Sequence[MicroBatch], count: int, sums: Counter[str]) -> float:
+        """Add the gradients of all micro-batches; return their share of the loss."""
+        if self.pipeline is None:
+            return sum(self._backward(micro, count, sums) for micro in micro_batches)
+        return self.pipeline.backward(micro_batches, num_supervised=count, scale=self.precision.scale.value)
+
+    def _backward(self, micro: MicroBatch, count: int, sums: Counter[str]) -> float:
+        """Add the gradients of one micro-batch, and its other figures to ``sums``; return its share of the loss."""
+        self._begin(micro)
         with self.precision.autocast():
-            hidden_BSH = self.model(inputs.ids_BS, inputs.positions, inputs.mask)
-            loss_sum, _ = linear_cross_entropy(hidden_BSH, self.model.head, inputs.labels_BS)
-        self.holding.backward(loss_sum * (self.precision.scale.value / num_supervised))
-        return to_float(loss_sum) / num_supervised
+            loss_sum, figures = self.objective.loss_sum(self.model, micro.batch)
+        sums.update(figures)
+        self.holding.backward(loss_sum * (self.precision.scale.value / count))
+        return to_float(loss_sum) / count
 
-    def _fault(self, micro_batches: Sequence[MicroBatch], num_supervised: int, loss: float, norm: float) -> str:
+    def _means(self, sums: Counter[str], count: int) -> dict[str, float]:
+        """Return the objective's other figures over the whole global batch; it has the same ones on every rank."""
+        totals = self.agreement.add_up(list(sums.values())) if sums else []
+        return {name: total / max(1, count) for name, total in zip(sums, totals, strict=True)}
+
+    def _fault(self, micro_batches: Sequence[MicroBatch], count: int, loss: float, norm: float) -> str:
         """Return why there is no update, the same on all ranks, or an empty text."""
-        if not num_supervised:
+        if not count:
             return "no token is supervised"
         if not math.isfinite(loss):
             # On all micro-batches, since ranks that share layers must go through as many as the others.
@@ -105,10 +149,19 @@ class TrainStep:
             return f"gradients are not finite: {self.agreement.first_said(said) or 'their norm'}"
         return ""
 
-    def _first_non_finite_layer(self, micro: MicroBatch) -> str:
+    def _begin(self, micro: MicroBatch) -> None:
+        """Make the random numbers of a micro-batch those of its place in the global order."""
         seed_all(self.seed, micro.position)
+        if self.noise is not None:
+            self.noise.expect(micro.batch, micro.position)
+
+    def _first_non_finite_layer(self, micro: MicroBatch) -> str:
+        self._begin(micro)
         with self.precision.autocast():
-            layer = first_non_finite_layer(self.model, to_inputs(micro.batch, self.model.config))
+            if self.pipeline is None:
+                layer = first_non_finite_layer(self.model, to_inputs(micro.batch, self.model.config))
+            else:
+                layer = first_non_finite_in_pipeline(self.pipeline, micro.batch)
         self.holding.rest()
         return layer
 

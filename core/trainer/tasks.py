@@ -9,32 +9,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..convert.load import load_model
+from ..adapters.off import adapters_off
+from ..adapters.training import add_adapter, trains_adapter
 from ..convert.tokenizer import find_chat_template, load_tokenizer
 from ..data.instruction import open_instruction_data
 from ..data.pretraining import open_pretraining_data
+from ..data.preview import preview
 from ..errors import DataError, Problem, RefusedError
 from ..launch.world import find_world
 from ..parallel.degrees import fill_plan
 from ..parallel.join import mesh_of
+from ..parallel.model_part import build_part
+from ..parallel.pipeline.passes import Pipeline
+from .answering import Answering
 from .checks import check_training
 from .evaluate import evaluate
 from .identity import fingerprint_weights, global_batch_size, identity
 from .job import Job
 from .loop import train
 from .metrics import MetricsFile
+from .objective import NextToken
+from .preference import Preference, frozen
+from .preference_loss import PreferenceLoss
 from .randomness import seed_all
 from .resume import find_checkpoint
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from ..causal_lm import CausalLM
     from ..data.chat import ChatTemplate
     from ..data.sample import SampleSource
     from ..data.tokenizer import Tokenizer
     from ..parallel.mesh import Mesh
+    from ..parallel.model_part import ModelPart
     from ..registry.facts import ModelConfig
     from ..run import Run
+    from .objective import Objective
 
 _log = logging.getLogger("llm_run.trainer")
 
@@ -51,6 +60,7 @@ class Materials:
     evaluation: SampleSource | None
     tokenizer: Tokenizer | None
     template: ChatTemplate | None = None
+    answering: Answering | None = None
 
 
 def run_pretrain(run: Run) -> int:
@@ -63,6 +73,21 @@ def run_sft(run: Run) -> int:
     return _run(run, _open_instruction, from_weights=run.config.model.model_name_or_path is not None)
 
 
+def run_lora(run: Run) -> int:
+    """Fine-tune an adapter on instruction data; the model itself is left as it is."""
+    return _run(run, _open_instruction, from_weights=run.config.model.model_name_or_path is not None)
+
+
+def run_prefix_tuning(run: Run) -> int:
+    """Train keys and values that stand before all others; the model itself is left as it is."""
+    return _run(run, _open_instruction, from_weights=run.config.model.model_name_or_path is not None)
+
+
+def run_dpo(run: Run) -> int:
+    """Tune on pairs of answers, against the model that training starts from."""
+    return _run(run, _open_instruction, from_weights=run.config.model.model_name_or_path is not None)
+
+
 def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool) -> int:
     options = run.config.training
     problems = check_training(options)
@@ -72,13 +97,24 @@ def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool)
     weights = Path(source) if from_weights and source else None
     membership = find_world(run.config.launch).membership
     is_main = membership is None or membership.rank == 0
+    if run.config.data.preview_data:
+        return _preview(open_data(run), run.config.data.preview_data) if is_main else 0
     with Workspace(Path(options.output_dir), is_main=is_main) as workspace:
         # Before the ranks meet: nobody waits for another one's index building.
         materials = _check_data(open_data(run))
         with mesh_of(run.config.launch) as mesh:
             if not options.do_train:
-                return _evaluate_only(materials, workspace, _build(materials.run, weights), mesh)
+                return _evaluate_only(materials, workspace, _build(materials.run, weights, mesh), mesh)
             return _train(materials, workspace, weights, mesh)
+
+
+def _preview(materials: Materials, count: int) -> int:
+    """Print the first samples of training."""
+    if materials.training is None:
+        raise RefusedError(Problem("--preview_data", str(count), "has no training data to show"))
+    for line in preview(materials.training, count, materials.tokenizer):
+        print(line)
+    return 0
 
 
 def _train(materials: Materials, workspace: Workspace, weights: Path | None, mesh: Mesh) -> int:
@@ -90,25 +126,39 @@ def _train(materials: Materials, workspace: Workspace, weights: Path | None, mes
         data_world=mesh.data_world,
     )
     checkpoint = find_checkpoint(workspace, materials.run.config.training, ours, mesh)
+    # A checkpoint brings what was trained: of the rest, an adapter's model needs all, and any other one nothing.
+    is_whole = checkpoint is not None and not trains_adapter(materials.run)
+    part = _build(materials.run, None if is_whole else weights, mesh)
     job = Job(
         run=materials.run,
-        # A checkpoint brings its own weights: those of the model directory need not be read again.
-        model=_build(materials.run, None if checkpoint else weights),
+        model=part.model,
+        cut=part.cut,
+        adapter=add_adapter(materials.run, part.model) if trains_adapter(materials.run) else None,
         training=materials.training,
         evaluation=materials.evaluation,
         tokenizer=materials.tokenizer,
         template=materials.template,
+        answering=materials.answering,
+        objective=_objective(materials.run, weights, mesh),
         identity=ours,
         mesh=mesh,
     )
     return train(job, workspace, checkpoint)
 
 
-def _build(run: Run, weights: Path | None) -> CausalLM:
+def _build(run: Run, weights: Path | None, mesh: Mesh) -> ModelPart:
     seed_all(run.config.training.seed)
-    if weights is None:
-        return run.family.build_model(run.model_config)
-    return load_model(run.family, run.model_config, weights)
+    return build_part(run.family, run.model_config, mesh, weights)
+
+
+def _objective(run: Run, weights: Path | None, mesh: Mesh) -> Objective:
+    """Return what the task minimizes: where it compares with a model, one of its own or the one under an adapter."""
+    if run.config.task != "dpo":
+        return NextToken()
+    loss = PreferenceLoss.from_options(run.config.training)
+    if not loss.needs_reference:
+        return Preference(loss, None)
+    return Preference(loss, adapters_off if trains_adapter(run) else frozen(_build(run, weights, mesh).model))
 
 
 def _open_pretraining(run: Run) -> Materials:
@@ -131,7 +181,10 @@ def _open_instruction(run: Run) -> Materials:
     source, choice = run.config.model.model_name_or_path, run.config.model.chat_template
     template = find_chat_template(run.family, run.model_config, Path(source) if source else None, choice)
     training, evaluation = open_instruction_data(run, tokenizer, template)
-    return Materials(run=run, training=training, evaluation=evaluation, tokenizer=tokenizer, template=template)
+    answers = Answering(run, tokenizer, template) if run.config.evaluation.eval_with_do_generation else None
+    return Materials(
+        run=run, training=training, evaluation=evaluation, tokenizer=tokenizer, template=template, answering=answers
+    )  # fmt: skip
 
 
 def _find_tokenizer(run: Run) -> Tokenizer | None:
@@ -153,7 +206,10 @@ def _open_tokenizer(run: Run) -> Tokenizer | None:
 def _grown(run: Run, tokenizer: Tokenizer | None) -> ModelConfig:
     """Return the shape of a new model, with room for the tokenizer's ids and the rows' length."""
     config = run.model_config
-    vocab_size, max_positions = config.vocab_size, max(config.max_positions, run.config.data.max_length)
+    length = run.config.data.max_length
+    if run.config.task == "prefix_tuning":
+        length += run.config.adapter.num_prefix_tokens
+    vocab_size, max_positions = config.vocab_size, max(config.max_positions, length)
     if tokenizer is not None:
         needed = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         vocab_size = max(vocab_size, needed)
@@ -179,20 +235,22 @@ def _check_data(materials: Materials) -> Materials:
     return materials if wants_evaluation else replace(materials, evaluation=None)
 
 
-def _evaluate_only(materials: Materials, workspace: Workspace, model: CausalLM, mesh: Mesh) -> int:
+def _evaluate_only(materials: Materials, workspace: Workspace, part: ModelPart, mesh: Mesh) -> int:
     """Evaluate the model as it is; the row in ``metrics.jsonl`` has step 0."""
     assert materials.evaluation is not None
     options = materials.run.config.training
+    pipeline = Pipeline(part.model, part.cut, mesh, seed=options.seed) if part.cut else None
     evaluation = evaluate(
-        model, materials.evaluation, batch_size=options.per_device_eval_batch_size,
+        part.model, materials.evaluation, batch_size=options.per_device_eval_batch_size,
         pad_id=materials.tokenizer.pad_id if materials.tokenizer else 0, max_batches=options.max_evaluate_steps,
-        mesh=mesh,
+        mesh=mesh, pipeline=pipeline,
     )  # fmt: skip
     assert evaluation is not None
+    answers = {} if materials.answering is None else materials.answering.figures(part.model, mesh, 0)
     if not mesh.is_main:
         return 0
     metrics = MetricsFile(workspace.root, keep_through=sys.maxsize)
-    metrics.write({"step": 0, **evaluation.metrics()})
+    metrics.write({"step": 0, **evaluation.metrics(), **(answers or {})})
     metrics.close()
-    _log.info("%s", evaluation)
+    _log.info("%s%s", evaluation, "".join(f"  {name} {value:.4f}" for name, value in (answers or {}).items()))
     return 0

@@ -51,6 +51,8 @@ class Attention(nn.Layer):
 class FeedForward(nn.Layer):
     """Two matrices with a GELU between them."""
 
+    activation = "gelu_tanh"
+
     def __init__(self, config: BloomConfig) -> None:
         super().__init__()
         self.up_proj = linear(config.hidden_size, config.ffn_size, config.init_std)

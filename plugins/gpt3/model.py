@@ -49,12 +49,12 @@ class FeedForward(nn.Layer):
 
     def __init__(self, config: GptConfig) -> None:
         super().__init__()
-        self.is_tanh = not config.exact_gelu
+        self.activation = "gelu" if config.exact_gelu else "gelu_tanh"
         self.up_proj = linear(config.hidden_size, config.ffn_size, config.init_std)
         self.down_proj = linear(config.ffn_size, config.hidden_size, residual_std(config))
 
     def forward(self, x_BSH: Tensor) -> Tensor:
-        out_BSH: Tensor = self.down_proj(gelu(self.up_proj(x_BSH), tanh=self.is_tanh))
+        out_BSH: Tensor = self.down_proj(gelu(self.up_proj(x_BSH), tanh=self.activation == "gelu_tanh"))
         return out_BSH
 
 

@@ -52,6 +52,8 @@ class Attention(nn.Layer):
 class FeedForward(nn.Layer):
     """Two matrices with a ReLU between them."""
 
+    activation = "relu"
+
     def __init__(self, config: OptConfig) -> None:
         super().__init__()
         self.up_proj = linear(config.hidden_size, config.ffn_size, config.init_std)

@@ -12,6 +12,7 @@ import pytest
 
 from llm_run.core.cli import main
 from llm_run.core.registry.manager import installed
+from llm_run.core.tasks import TASKS
 
 HEAVY = ("paddle", "numpy", "matplotlib", "tokenizers", "sentencepiece", "tiktoken", "jinja2", "rich", "gguf", "torch")
 
@@ -94,20 +95,17 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["matri"], "command: 'matri' is not known. Did you mean 'matrix'? Commands: matrix, families, plan, env; "
+        (["matri"], "command: 'matri' is not known. Did you mean 'matrix'? Commands: matrix, families, configs, plan, env; "
                     "a task is started with --task."),
         (["sft", "--config", "a.json"],
-         "command: 'sft' is not known. Did you mean '--task sft'? Commands: matrix, families, plan, env; "
+         "command: 'sft' is not known. Did you mean '--task sft'? Commands: matrix, families, configs, plan, env; "
          "a task is started with --task."),
         (["a.json"], "command: 'a.json' is not known. Did you mean '--config a.json'? Commands: matrix, families, "
-                     "plan, env; a task is started with --task."),
+                     "configs, plan, env; a task is started with --task."),
         (["matrix", "--format", "xml"], "--format: 'xml' is not one of table, json, markdown."),
         (["families", "--family", "llama"], "--family: is not an option of llm-run families."),
         (["env", "--threads", "2"], "--threads: is not an option of llm-run env."),
-        (["--task", "dpo", "--help"], "--task: 'dpo' is not in this version. Tasks: data, pretrain, sft, generate, "
-                                      "chat, convert."),
-        (["--task", "spt", "--help"], "--task: 'spt' is not a task. Did you mean 'sft'? Tasks: data, pretrain, sft, "
-                                      "generate, chat, convert."),
+        (["--task", "spt", "--help"], f"--task: 'spt' is not a task. Did you mean 'sft'? Tasks: {', '.join(TASKS)}."),
         (["--task", "chat", "--model_name_or_path", "/nowhere"],
          "--model_name_or_path: /nowhere does not exist. Models are folders or files on this machine."),
         (["--task", "convert", "--family", "llama", "--output_path", "o"],
@@ -139,8 +137,17 @@ def test_traceback_shows_where_an_error_was_raised(capsys: pytest.CaptureFixture
     assert main(["--task", "stf", "--traceback"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("Traceback (most recent call last):")
-    assert said.endswith("llm-run: --task: 'stf' is not a task. Did you mean 'sft'? "
-                         "Tasks: data, pretrain, sft, generate, chat, convert.\n")  # fmt: skip
+    assert said.endswith(f"llm-run: --task: 'stf' is not a task. Did you mean 'sft'? Tasks: {', '.join(TASKS)}.\n")
+
+
+def test_help_on_a_task_of_another_version_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: place for name, place in TASKS.items() if name != "dpo"}
+    monkeypatch.setattr("llm_run.core.commands.help.TASKS", known)
+    assert main(["--task", "dpo", "--help"]) == 2
+    said = f"llm-run: --task: 'dpo' is not in this version. Tasks: {', '.join(known)}.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_all_problems_of_options_family_and_plan_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +161,8 @@ def test_all_problems_of_options_family_and_plan_come_at_once(capsys: pytest.Cap
         "--output_dir",
         "--src_length",
         "--tensor_parallel_degree",
+        "--tensor_parallel_degree",
+        "--nproc_per_node",
     ]
 
 
@@ -174,7 +183,7 @@ def test_the_matrix_as_json_holds_support_reason_and_proof(capsys: pytest.Captur
     cell = json.loads(capsys.readouterr().out)["llama"]["tiny"]
     assert cell["sft"]["support"] == "yes"
     assert cell["sft"]["proof"].startswith("tests/")
-    assert cell["lora"] == {"support": "no", "reason": "not in this version", "proof": ""}
+    assert cell["export"] == {"support": "no", "reason": "not in this version", "proof": ""}
     assert cell["bfloat16"]["support"] == "untested"
 
 

@@ -12,10 +12,18 @@ from llm_run.core.config.schema import GROUPS, options
 FOLDERS = {
     "pretrain": ("trainer", "data"),
     "sft": ("trainer", "data"),
-    "generate": ("engine", "data"),
-    "chat": ("engine", "data"),
+    "lora": ("trainer", "data", "adapters"),
+    "merge_lora": ("adapters", "convert"),
+    "prefix_tuning": ("trainer", "data", "adapters"),
+    "dpo": ("trainer", "data", "adapters"),
+    "evaluate": ("evaluation", "engine", "trainer", "data", "quant"),
+    "serve": ("serve", "engine", "adapters", "quant"),
+    "generate": ("engine", "data", "quant"),
+    "chat": ("engine", "data", "quant"),
     "data": ("data",),
     "convert": ("convert",),
+    "ptq": ("quant",),
+    "gptq": ("quant",),
 }
 """Where the code of a task is, besides what all tasks share."""
 SHARED = ("launch", "parallel", "registry", "")

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from llm_run.core.config.flags import parse
-from llm_run.core.config.option import DECODING, TRAINING
+from llm_run.core.config.option import DECODING
 from llm_run.core.config.resolve import resolve
 from llm_run.core.config.schema import GROUPS, aliases, options
 from llm_run.core.config.seed_keys import LATER, MODES, RETIRED
 from llm_run.core.errors import RefusedError
 from llm_run.core.run import RunConfig
+from llm_run.core.tasks import TASKS
 
 SEED = Path(__file__).parent / "seed"
 
@@ -108,8 +109,12 @@ def test_a_value_that_may_be_none_can_be_none() -> None:
             "--lr_scheduler_type cosin",
             "--lr_scheduler_type: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial.",
         ),
-        ("--data_file x", "--data_file: is not read by --task sft. It is for generate."),
-        ("--lora_rank 8", "--lora_rank: is not read by --task sft. It is for lora, which this version does not have."),
+        ("--data_file x", "--data_file: is not read by --task sft. It is for generate, evaluate."),
+        ("--lora_rank 8", "--lora_rank: is not read by --task sft. It is for lora, dpo."),
+        (
+            "--model_prefix x",
+            "--model_prefix: is not read by --task sft. It is for export, which this version does not have.",
+        ),
         ("--lora", "--lora: true is a task of its own. Use --task lora, or set it to false."),
         ("--do_qat true", "--do_qat: true is not in this version. Set it to false."),
         ("--optim adafactor", "--optim: 'adafactor' is not supported. Leave it out: the optimizer is AdamW."),
@@ -123,18 +128,24 @@ def test_a_wrong_flag_is_refused_in_one_line(flags: str, said: str) -> None:
 def test_all_problems_are_reported_at_once_with_their_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", learning_rat=1, max_steps="x")
     assert refused(f"--task stf --config {path} --seed y") == [
-        "--task: 'stf' is not a task. Did you mean 'sft'? Tasks: data, pretrain, sft, generate, chat, convert.",
+        f"--task: 'stf' is not a task. Did you mean 'sft'? Tasks: {', '.join(TASKS)}.",
         f"{path}: learning_rat: is not an option. Did you mean learning_rate?",
         f"{path}: max_steps: 'x' is not a whole number.",
         "--seed: 'y' is not a whole number.",
     ]
 
 
-def test_a_task_is_needed_and_a_later_one_is_refused() -> None:
-    assert refused("--seed 1") == ["--task: is missing. It is one of data, pretrain, sft, generate, chat, convert."]
-    assert refused("--task lora --lora_rank 8") == [
-        "--task: 'lora' is not in this version. Tasks: data, pretrain, sft, generate, chat, convert."
-    ]
+def without(monkeypatch: pytest.MonkeyPatch, task: str) -> str:
+    """Take a task out of this version; return the others as a message lists them."""
+    known = {name: place for name, place in TASKS.items() if name != task}
+    monkeypatch.setattr("llm_run.core.config.resolve.TASKS", known)
+    return ", ".join(known)
+
+
+def test_a_task_is_needed_and_one_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused("--seed 1") == [f"--task: is missing. It is one of {', '.join(TASKS)}."]
+    known = without(monkeypatch, "dpo")
+    assert refused("--task dpo --dpo_beta 8") == [f"--task: 'dpo' is not in this version. Tasks: {known}."]
 
 
 def test_a_key_of_another_task_is_noted_in_a_file(tmp_path: Path) -> None:
@@ -198,9 +209,12 @@ def test_an_argument_file_of_the_seed_works_unchanged(task: str, name: str, expe
 @pytest.mark.parametrize(
     ("task", "name"), [("lora", "lora"), ("ptq", "ptq"), ("gptq", "gptq"), ("prefix_tuning", "prefix")]
 )
-def test_an_argument_file_for_a_later_task_is_refused_for_that_alone(task: str, name: str) -> None:
+def test_an_argument_file_for_a_task_of_another_version_is_refused_for_that_alone(
+    monkeypatch: pytest.MonkeyPatch, task: str, name: str
+) -> None:
+    known = without(monkeypatch, task)
     said = refused(f"--task {task} --config {SEED / name}.json")
-    assert said == [f"--task: '{task}' is not in this version. Tasks: data, pretrain, sft, generate, chat, convert."]
+    assert said == [f"--task: '{task}' is not in this version. Tasks: {known}."]
 
 
 def test_a_mode_of_the_seed_in_a_file_names_its_task() -> None:
@@ -223,7 +237,7 @@ def test_every_note_on_a_retired_key_is_a_sentence_without_a_full_stop() -> None
 
 
 def test_tasks_of_options_exist() -> None:
-    known = {"*", *TRAINING, *DECODING, "data", "convert"}
+    known = {"*", *TASKS}
     for option in options().values():
         assert set(option.tasks) <= known, option.name
         assert option.help and not option.help.endswith("."), option.name

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from llm_run.core.adapters.files import new_adapter
+from llm_run.core.adapters.settings import LoraSettings
 from llm_run.core.estimate.duration import tokens_per_step
 from llm_run.core.estimate.parameters import count_parameters
 from llm_run.core.registry.manager import load_family
@@ -90,6 +92,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_count_of_parameters_is_the_published_one(family: str, size: str) -> None:
     loaded = load_family(family)
     assert count_parameters(loaded, loaded.card.sizes[size]).total == PUBLISHED[family, size]
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_counts_with_what_it_trains(dora: bool) -> None:
+    family = load_family("llama")
+    config, settings = family.card.sizes["tiny"], LoraSettings(rank=4, alpha=8, dora=dora)
+    counted = count_parameters(family, config, settings)
+    model = new_adapter(family.build_model(config), family, settings)
+    trained = [int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient]
+    assert counted.trained == sum(trained) < counted.total
+    assert count_parameters(family, config).trained == counted.total
 
 
 def pretraining(workshop: Path, *more: str) -> list[str]:

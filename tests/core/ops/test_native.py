@@ -20,7 +20,7 @@ def asked_anew() -> Iterator[None]:
 
 
 def test_a_cpu_without_avx2_gets_no_kernels(asked_anew, monkeypatch):
-    monkeypatch.setattr(native, "_cpu_flags", lambda: {"fma", "avx"})
+    monkeypatch.setattr(native, "_cpu_flags", lambda: {"fma", "avx", "f16c"})
     assert native.absence() == "this CPU lacks avx2"
 
 
@@ -30,7 +30,7 @@ def test_another_architecture_gets_no_kernels(asked_anew, monkeypatch):
 
 
 def test_kernels_that_were_not_compiled_are_said_to_be_missing(asked_anew, monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "_cpu_flags", lambda: {"fma", "avx2"})
+    monkeypatch.setattr(native, "_cpu_flags", lambda: {"fma", "avx2", "f16c"})
     monkeypatch.setattr(native, "_path", lambda: tmp_path / "_kernels.so")
     assert native.absence() == "the C++ kernels were not compiled when llm-run was installed (no g++?)"
 

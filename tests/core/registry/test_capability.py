@@ -113,7 +113,7 @@ def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Suppo
         ),
         (
             "--tensor_parallel_degree 2",
-            ["--tensor_parallel_degree: 2 asks for tensor_parallel, which is not in this version. Use 1."],
+            [f"--tensor_parallel_degree: 2 asks for tensor_parallel, {UNDECLARED}. Use 1."],
         ),
         (
             "--nproc_per_node 2 --sharding stage2",
@@ -136,10 +136,10 @@ def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Suppo
         (
             "--sequence_parallel --tensor_parallel_degree 2 --pipeline_parallel_degree 2 --sep_parallel_degree 2",
             [
-                "--tensor_parallel_degree: 2 asks for tensor_parallel, which is not in this version. Use 1.",
-                "--pipeline_parallel_degree: 2 asks for pipeline_parallel, which is not in this version. Use 1.",
+                f"--tensor_parallel_degree: 2 asks for tensor_parallel, {UNDECLARED}. Use 1.",
+                f"--pipeline_parallel_degree: 2 asks for pipeline_parallel, {UNDECLARED}. Use 1.",
                 "--sep_parallel_degree: 2 asks for sep_parallel, which is not in this version. Use 1.",
-                "--sequence_parallel: true asks for sequence_parallel, which is not in this version. Use false.",
+                f"--sequence_parallel: true asks for sequence_parallel, {UNDECLARED}. Use false.",
             ],
         ),
     ],

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_run.core.config.training import TrainingOptions
-from llm_run.core.trainer.checks import check_training
+from llm_run.core.trainer.checks import check_preference, check_training
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,26 @@ def test_a_folder_that_is_no_checkpoint_is_told_from_one_that_holds_some(tmp_pat
         f"--resume_from_checkpoint: {tmp_path}/checkpoint-9 does not exist. Name a checkpoint-N folder, or leave it "
         "out to take the newest one in output_dir.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dpo_beta": 0.0}, "--dpo_beta: 0.0 must be above 0"),
+        ({"dpo_label_smoothing": 0.5}, "--dpo_label_smoothing: 0.5 must be 0 or more and below 0.5"),
+        (
+            {"dpo_label_smoothing": 0.1, "dpo_loss": "ipo"},
+            "--dpo_label_smoothing: 0.1 has no effect on ipo. Leave it out, or use sigmoid or simpo",
+        ),
+        ({"simpo_gamma": -1.0}, "--simpo_gamma: -1.0 must be 0 or more"),
+        ({"metric_for_best_model": "accuracy"}, "--metric_for_best_model: accuracy is not measured. Measured are loss"),
+        ({"do_train": False}, "--do_train: false leaves a model that equals its own reference"),
+    ],
+)
+def test_wrong_options_of_preference_tuning_are_told(options: dict[str, Any], said: str) -> None:
+    (problem,) = check_preference(TrainingOptions(**options))
+    assert str(problem).startswith(said)
+
+
+def test_the_defaults_of_preference_tuning_are_in_order() -> None:
+    assert check_preference(TrainingOptions()) == []

@@ -12,7 +12,7 @@ from llm_run.core.trainer.step import StepResult
 
 
 def result(fault: str = "") -> StepResult:
-    return StepResult(loss=math.nan if fault else 1.0, grad_norm=1.0, num_supervised=8, fault=fault)
+    return StepResult(loss=math.nan if fault else 1.0, grad_norm=1.0, count=8, num_supervised=8, fault=fault)
 
 
 SAMPLES = range(40, 44)

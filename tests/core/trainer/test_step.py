@@ -15,6 +15,7 @@ from llm_run.core.data.sample import IGNORED
 from llm_run.core.parallel.data_parallel import Replicated
 from llm_run.core.parallel.mesh import Mesh
 from llm_run.core.trainer.agreement import Agreement
+from llm_run.core.trainer.objective import NextToken
 from llm_run.core.trainer.optimizer import AdamW
 from llm_run.core.trainer.precision import Precision
 from llm_run.core.trainer.randomness import seed_all
@@ -30,7 +31,7 @@ def build(family: Any, config: Any, options: TrainingOptions = OPTIONS) -> Train
     model.train()
     holding = Replicated(model, Mesh())
     agreement = Agreement(Mesh(), holding.parts, {})
-    return TrainStep(model, AdamW(holding, options), Precision(options), agreement, seed=7)
+    return TrainStep(model, AdamW(holding, options), Precision(options), agreement, NextToken(), seed=7)
 
 
 def cut(source: Any, config: Any, first: int, count: int, size: int) -> list[MicroBatch]:

@@ -153,8 +153,112 @@ def test_tokens_of_another_vocabulary_are_refused_before_training(
         run_task("pretrain", model_size="tiny", input_dir=corpus)
 
 
+def test_answers_to_the_evaluation_records_are_scored_and_kept(
+    run_task: RunTask, tokenizer: Path, records: Path, tmp_path: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
+    options |= {"src_length": 16, "evaluation_strategy": "steps", "eval_steps": 2, "max_new_tokens": 6}
+    options |= {"metric_for_best_model": "rougel", "load_best_model_at_end": "true", "max_evaluate_steps": 1}
+    assert run_task("sft", eval_with_do_generation="true", **options) == 0
+    evaluations = [row for row in read_metrics(tmp_path / "out") if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [2, 4]
+    assert all(row.keys() >= {"eval_bleu4", "eval_rouge1", "eval_rouge2", "eval_rougel"} for row in evaluations)
+    kept = [json.loads(line) for line in (tmp_path / "out/predictions-4.jsonl").read_text().splitlines()]
+    assert [line["tgt"] for line in kept] == [f"make {2 * k}" for k in range(100, 108)]
+    # The same model gives the same answers afterwards.
+    (tmp_path / "out").rename(tmp_path / "base")
+    again = {"model_name_or_path": tmp_path / "base", "dataset_name_or_path": records, "src_length": 16}
+    again |= {"do_train": "false", "do_eval": "true", "max_new_tokens": 6, "max_evaluate_steps": 1}
+    assert run_task("sft", eval_with_do_generation="true", **again) == 0
+    best = max(evaluations, key=lambda row: (row["eval_rougel"], -row["step"]))
+    assert read_metrics(tmp_path / "out")[-1]["eval_rougel"] == pytest.approx(best["eval_rougel"])
+
+
+def test_data_are_shown_and_nothing_is_trained(
+    run_task: RunTask, tokenizer: Path, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
+    assert run_task("sft", preview_data=3, src_length=16, **options) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 6 and not (tmp_path / "out").exists()
+    assert all("⟦make " in line and line.endswith("</s>⟧") for line in shown[1::2])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"eval_with_do_generation": "true"}, "has no evaluation to go with"),
+        ({"eval_with_do_generation": "true", "do_eval": "true", "sharding": "stage3"}, "needs the whole model"),
+        ({"metric_for_best_model": "bleu4"}, "--metric_for_best_model: bleu4 is not measured. Give --eval_with_do"),
+        ({"metric_for_best_model": "f1"}, "--metric_for_best_model: f1 is not measured. Measured are loss, ppl, acc"),
+        ({"packing": "best_fit"}, "--packing: best_fit has no effect, as records are not packed"),
+    ],
+)
+def test_options_that_cannot_work_together_are_refused(
+    run_task: RunTask, tokenizer: Path, records: Path, options: dict[str, str], said: str
+) -> None:
+    base = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
+    with pytest.raises(RefusedError, match=said):
+        run_task("sft", src_length=16, **base, **options)
+
+
 def test_evaluation_without_data_is_refused(run_task: RunTask, tokenizer: Path, records: Path) -> None:
     (records / "dev.json").unlink()
     options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": records}
     with pytest.raises((RefusedError, DataError), match="evaluat"):
         run_task("sft", do_eval="true", src_length=16, **options)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for name, first in (("train", 0), ("dev", 100)):
+        lines = [
+            json.dumps({"prompt": f"{k} and {k}", "chosen": f"make {2 * k}", "rejected": f"times {k}"})
+            for k in range(first, first + 12)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_preference_tuning_learns_which_answer_is_better_and_goes_on(
+    run_task: RunTask, tokenizer: Path, pairs: Path, tmp_path: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": pairs}
+    options |= {"src_length": 16, "per_device_train_batch_size": 4, "evaluation_strategy": "steps", "eval_steps": 6}
+    assert run_task("dpo", max_steps=6, **options) == 0
+    assert run_task("dpo", max_steps=12, **options) == 0
+    rows = read_metrics(tmp_path / "out")
+    training = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in training] == list(range(1, 13))
+    assert training[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)  # the model is its own reference yet
+    assert training[-1]["loss"] < 0.5
+    assert training[-1]["rewards_accuracy"] == 1.0
+    assert training[-1]["rewards_margin"] == pytest.approx(
+        training[-1]["rewards_chosen"] - training[-1]["rewards_rejected"], abs=1e-5
+    )
+    evaluations = [row for row in rows if "eval_loss" in row]
+    assert len(evaluations) == 2
+    assert evaluations[1]["eval_loss"] < evaluations[0]["eval_loss"]
+    assert evaluations[1]["eval_rewards_accuracy"] == 1.0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_preference_tuning_of_an_adapter_needs_no_second_model(
+    run_task: RunTask, tokenizer: Path, pairs: Path, tmp_path: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": pairs}
+    options |= {"src_length": 16, "use_lora": "true", "lora_rank": 4, "max_steps": 6, "learning_rate": 1e-2}
+    assert run_task("dpo", **options) == 0
+    rows = read_metrics(tmp_path / "out")
+    assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert rows[-1]["loss"] < 0.6 and rows[-1]["rewards_accuracy"] > rows[0]["rewards_accuracy"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_options_of_an_adapter_that_is_not_trained_are_refused(run_task: RunTask, tokenizer: Path, pairs: Path) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": pairs}
+    with pytest.raises(RefusedError, match="--lora_rank: 4 has no effect without use_lora"):
+        run_task("dpo", lora_rank=4, src_length=16, **options)

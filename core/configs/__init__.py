@@ -1,0 +1,1 @@
+"""Ready-made configurations: one recipe for each task in ``tasks/``, and what a family does otherwise."""
