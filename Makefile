@@ -38,7 +38,7 @@ test: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --matrix
 
 # Also what takes too long for every day: all families under all layouts, each layout resumed from each other, and
-# training on several processes that is killed, stopped and asked to stop; about an hour on 2 cores.
+# training on several processes that is killed, stopped and asked to stop.
 test-all: test
 	$(BIN)/python benchmarks/layouts.py --families all
 	$(BIN)/python benchmarks/layouts.py --pairs

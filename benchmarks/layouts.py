@@ -1,9 +1,11 @@
 """Train the same steps under every layout of ranks and compare them with one process; resume each layout's checkpoint
 under every other.
 
-    python benchmarks/layouts.py                            # the tiny llama, 20 steps, about 40 seconds on 2 cores
+    python benchmarks/layouts.py                            # the tiny llama, 20 steps, every layout
+    python benchmarks/layouts.py --layouts "tp2,dp2 x pp2"   # these layouts
     python benchmarks/layouts.py --families llama,bloom     # these families; "all" for every installed one
-    python benchmarks/layouts.py --pairs                    # and resume each layout from each other: 3 minutes
+    python benchmarks/layouts.py --pairs                    # and resume layouts from each other
+    python benchmarks/layouts.py --layouts one,tp2 --pairs tp2,one
 
 Prints a row a layout: the largest relative difference of loss and gradient norm over all steps, and the largest
 difference of a parameter and of a moment in the last checkpoint. 0 where losses and parameters stay within 1e-5.
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default="llama")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--pairs", action="store_true", help="resume each layout's checkpoint under every other one")
+    parser.add_argument(
+        "--pairs", nargs="?", const=",".join(PAIRED), default="", help="resume each of these under each"
+    )
     parser.add_argument("--layouts", default=",".join(LAYOUTS), help="names of the table, by commas")
     options = parser.parse_args()
     chosen = options.layouts.split(",")
@@ -70,7 +75,7 @@ def main() -> int:
                 found = expected if layout == "one" else trained(root, family, layout, options.steps)
                 good.append(report(f"{family}: {layout}", found, expected))
             if options.pairs:
-                good += resume_all(root, family, options.steps, expected)
+                good += resume_all(root, family, options.steps, expected, options.pairs.split(","))
     print(f"{sum(good)} of {len(good)} within {BOUND:g} of one process, {time.monotonic() - start:.0f} s")
     return 0 if all(good) else 1
 
@@ -84,11 +89,11 @@ def families(names: str) -> list[str]:
     return list(installed().families)
 
 
-def resume_all(root: Path, family: str, steps: int, expected: dict[str, Any]) -> list[bool]:
+def resume_all(root: Path, family: str, steps: int, expected: dict[str, Any], paired: Sequence[str]) -> list[bool]:
     """Go on from the middle of each layout's run under every other layout."""
     good = []
-    for source in PAIRED:
-        for target in PAIRED:
+    for source in paired:
+        for target in paired:
             name = f"{family}: {source} -> {target}"
             folder, middle = root / name, f"checkpoint-{steps // 2}"
             folder.mkdir()

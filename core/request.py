@@ -190,8 +190,8 @@ def _fit_lengths(config: RunConfig, model: ModelConfig, taken: int) -> tuple[Run
             notes.append(f"src_length: {src_length}, half of max_length")
         fitted = dataclasses.replace(data, max_length=limit, src_length=src_length)
         return dataclasses.replace(config, data=fitted), notes, []
-    is_new = config.task != "evaluate" and config.model.model_size is not None or (config.task == "pretrain" and not config.model.continue_training)
-    if is_new:
+    is_sized = config.task != "evaluate" and config.model.model_size is not None
+    if is_sized or (config.task == "pretrain" and not config.model.continue_training):
         return config, [], []
     reason = f"is longer than the {limit} positions that the model was made for"
     return config, [], [Problem("--max_length", str(data.max_length), reason, f"Use at most {limit}.")]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .config.adapters import AdapterOptions
-from .config.serving import ServeOptions
 from .config.evaluation import EvaluationOptions
 from .config.quantization import QuantOptions
+from .config.serving import ServeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

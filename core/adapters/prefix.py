@@ -80,9 +80,7 @@ class Prefix(nn.Layer):
         hidden = paddle.tanh(self.hidden_proj(self.embedding))
         return self._by_layer(self.key_proj(hidden)), self._by_layer(self.value_proj(hidden))
 
-    def precede(
-        self, positions: Tensor, mask: Mask, cache: Cache | None
-    ) -> tuple[Tensor, Mask, Cache | None]:
+    def precede(self, positions: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Mask, Cache | None]:
         """Return what a forward pass gets so that its tokens come after the prefix.
 
         Args:

@@ -86,7 +86,7 @@ EXAMPLES = {
     "serve": (
         "llm-run --task serve --model_name_or_path ./model --ui",
         "curl http://127.0.0.1:8010/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        "      -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
+        '      -d \'{"messages": [{"role": "user", "content": "Hello"}]}\'',
     ),
     "convert": (
         "llm-run --task convert --model_name_or_path model.gguf --output_path ./model",

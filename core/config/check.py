@@ -17,6 +17,12 @@ from .option import ADAPTING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, TRAI
 
 SHARDING_STAGES = ("stage1", "stage2", "stage3")
 GGUF_SUFFIX = ".gguf"
+NOT_UNDER = {
+    "lora": ("pipeline_parallel_degree",),
+    "prefix_tuning": ("pipeline_parallel_degree", "sep_parallel_degree"),
+    "dpo": ("pipeline_parallel_degree", "sep_parallel_degree"),
+}
+"""Degrees that tasks cannot be trained under: no stage and no part of a sequence has a whole prefix or pair."""
 MODEL_IS_NEEDED = (*TRAINING, *ASKING)
 
 
@@ -132,6 +138,7 @@ def _training(config: RunConfig) -> list[Problem]:
     problems = check_training(config.training)
     if config.task in ADAPTING or (config.task == "dpo" and config.adapter.use_lora):
         problems += _adapter(config)
+    problems += _layout(config)
     if config.task == "dpo":
         problems += [*check_preference(config.training), *_idle_adapter(config)]
     if config.data.preview_data < 0:
@@ -150,11 +157,18 @@ def _adapter(config: RunConfig) -> Iterator[Problem]:
     from ..adapters.settings import check_lora
 
     yield from (check_prefix if config.task == "prefix_tuning" else check_lora)(config.adapter)
-    for name in ("tensor_parallel_degree", "pipeline_parallel_degree"):
+
+
+def _layout(config: RunConfig) -> Iterator[Problem]:
+    """Yield the degrees that a task cannot be trained under."""
+    names = NOT_UNDER.get(config.task, ())
+    if config.task == "dpo" and config.adapter.use_lora:
+        names = tuple(dict.fromkeys((*names, *NOT_UNDER["lora"])))
+    for name in names:
         degree = getattr(config.launch, name)
         if degree > 1:
-            reason = "is not for adapters in this version"
-            yield Problem(f"--{name}", str(degree), reason, "Use data parallel ranks, with or without --sharding.")
+            remedy = "Use data parallel ranks, with or without --sharding."
+            yield Problem(f"--{name}", str(degree), f"is not for --task {config.task} in this version", remedy)
 
 
 def _idle_adapter(config: RunConfig) -> Iterator[Problem]:

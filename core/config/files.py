@@ -10,7 +10,7 @@ from ..errors import Problem, RefusedError
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """Return the keys and values of a file, or of a ready-made configuration (``llama/sft``) where there is no such file.
+    """Return the keys and values of a file, or of a ready-made configuration (``family/sft``) where there is no file.
 
     Raises:
         RefusedError: as of ``read_config_file``.

@@ -121,7 +121,8 @@ def _decoding(run: Run) -> dict[str, int]:
     if run.config.task == "convert":
         return {}
     length = min(run.config.data.src_length + options.max_new_tokens, model.max_positions)
-    rows = options.batch_size if run.config.task == "generate" else 1
+    # Without a size the engine answers as many as its cache holds; one row is the least that it takes.
+    rows = (options.batch_size or 1) if run.config.task == "generate" else 1
     if options.decode_strategy == "beam_search":
         rows *= options.num_beams
     cache = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length * rows

@@ -95,8 +95,11 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["matri"], "command: 'matri' is not known. Did you mean 'matrix'? Commands: matrix, families, configs, plan, env; "
-                    "a task is started with --task."),
+        (
+            ["matri"],
+            "command: 'matri' is not known. Did you mean 'matrix'? Commands: matrix, families, configs, plan, env; "
+            "a task is started with --task.",
+        ),
         (["sft", "--config", "a.json"],
          "command: 'sft' is not known. Did you mean '--task sft'? Commands: matrix, families, configs, plan, env; "
          "a task is started with --task."),

@@ -81,6 +81,13 @@ def test_what_a_task_cannot_do_without_is_named(command: str, keys: list[str]) -
         (SFT + "--device cpu --devices 0,1", "--devices: 0,1 names GPUs, but device is cpu."),
         (SFT + "--threads 0", "--threads: 0 must be 1 or more."),
         (GENERATE + "--batch_size 0", "--batch_size: 0 must be 1 or more."),
+        (GENERATE + "--num_draft_tokens -1", "--num_draft_tokens: -1 must be 0 or more."),
+        (
+            GENERATE + "--num_draft_tokens 4 --decode_strategy beam_search",
+            "--num_draft_tokens: 4 cannot help beam_search. Use sampling or greedy_search, or leave it out.",
+        ),
+        (GENERATE + "--draft_model .", "--draft_model: . guesses nothing without --num_draft_tokens. Give 4."),
+        (GENERATE + "--num_draft_tokens 4 --draft_model /nowhere", "--draft_model: /nowhere does not exist."),
         (GENERATE + "--top_p 2", "--top_p: 2.0 is out of range. Give 0 to 1."),
     ],
 )

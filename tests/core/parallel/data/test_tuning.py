@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from llm_run.core.registry.manager import installed
+
 Found = list[dict[str, Any]]
 
 
@@ -29,3 +31,10 @@ def test_ranks_tune_as_one_process_does(found: Found, kind: str, layout: str) ->
         assert here["evaluation"] == {
             name: pytest.approx(value, rel=1e-5, abs=1e-5) for name, value in alone["evaluation"].items()
         }
+
+
+@pytest.mark.parametrize("name", installed().families)
+def test_tensor_parallel_ranks_see_their_heads_of_a_prefix(found: Found, name: str) -> None:
+    for rank in found:
+        alone, split = rank["families"][name]
+        assert split == {key: pytest.approx(value, rel=1e-5) for key, value in alone.items()}

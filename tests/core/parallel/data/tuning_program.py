@@ -24,7 +24,7 @@ from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sharding import hold
 from llm_run.core.parallel.tensor.build import build_random
 from llm_run.core.parallel.tensor.model import model_parts
-from llm_run.core.registry.manager import load_family
+from llm_run.core.registry.manager import installed, load_family
 from llm_run.core.trainer.agreement import Agreement
 from llm_run.core.trainer.evaluate import evaluate
 from llm_run.core.trainer.objective import NextToken, Objective
@@ -97,15 +97,31 @@ def trained(kind: str, mesh: Mesh) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def prefixed(name: str, mesh: Mesh) -> dict[str, float]:
+    """Return the loss of a pair as plain rows behind a prefix, and the size of the prefix's gradient, in one family."""
+    family = load_family(name)
+    config = family.card.sizes["tiny"]
+    seed_all(3)
+    model = apply_prefix(build_random(family, config, mesh), PrefixSettings(num_tokens=3), seed=5)
+    model.eval()
+    loss, _ = NextToken().loss_sum(model, collate([Pairs().sample(0)], config, 0))
+    loss.backward()
+    size = sum(float(parameter.grad.square().sum()) for parameter in model.prefix.parameters())
+    return {"loss": loss.item(), "gradient": size**0.5}
+
+
 def main(result: Path) -> None:
     """Train in every layout."""
     (first, plan), *others = LAYOUTS.items()
     with open_mesh(plan, timeout_s=60) as mesh:
         factory = GroupFactory(mesh.world, address="127.0.0.1", timeout_s=60)
         meshes = {"alone": Mesh(), first: mesh} | {name: _mesh(plan, mesh.world, factory) for name, plan in others}
-        found = {
+        found: dict[str, Any] = {
             kind: {name: trained(kind, where) for name, where in meshes.items()}
             for kind in ("sigmoid", "kto_pair", "prefix")
+        }
+        found["families"] = {
+            name: [prefixed(name, where) for where in (meshes["alone"], meshes["tp2"])] for name in installed().families
         }
         mesh.meet("the end")
     result.write_text(json.dumps(found))
