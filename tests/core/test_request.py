@@ -94,7 +94,7 @@ def test_a_misspelt_key_and_family_hide_no_other_problem() -> None:
     ]
     assert [line.split(":")[0] for line in said[2:]] == [
         "--input_dir", "--model_name_or_path", "--learning_rate", "--output_dir", "--family",
-        "--tensor_parallel_degree",
+        "--tensor_parallel_degree", "--tensor_parallel_degree", "--nproc_per_node",
     ]  # fmt: skip
     assert any(line.startswith("--family: 'lama' is not installed. Did you mean 'llama'?") for line in said)
 

@@ -191,8 +191,20 @@ def test_too_many_requests_are_told_when_to_come_back(make_service, listening):
     assert refused.headers["Retry-After"] == "2" and refused.json()["error"]["type"] == "rate_limit_error"
 
 
+def slowed(service, seconds=0.01):
+    """Let every step take a while: the tiny model is done with an answer before anybody could leave."""
+    run = service.engine._runner.run
+
+    def slow(works):
+        time.sleep(seconds)
+        return run(works)
+
+    service.engine._runner.run = slow
+    return service
+
+
 def test_a_client_that_leaves_frees_its_place(make_service, listening):
-    with listening(make_service(max_running=1), []) as place:
+    with listening(slowed(make_service(max_running=1)), []) as place:
         body = {"messages": HELLO, "max_tokens": 100, "stream": True, "ignore_eos": True}
         with httpx.stream("POST", f"{place.url}/v1/chat/completions", json=body) as reply:
             next(reply.iter_lines())
@@ -220,7 +232,8 @@ def test_a_dead_engine_is_told_to_open_streams_and_to_probes(served):
 
 
 def test_an_answer_that_takes_too_long_is_ended(make_service, listening):
-    with listening(make_service(deadline_s=0.0005), []) as place, pytest.raises(openai.BadRequestError, match="longer"):
+    service = slowed(make_service(deadline_s=0.1))
+    with listening(service, []) as place, pytest.raises(openai.BadRequestError, match="longer"):
         chat(client(place), max_tokens=100, extra_body={"ignore_eos": True})
 
 
