@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import default_rng  # loaded here: threads that load it at the same time trip over each other
 
 from . import processors
 
@@ -24,7 +25,7 @@ class Sampler:
 
     def __init__(self, request: Request) -> None:
         self._settings = request.settings
-        self._random = np.random.default_rng([request.settings.seed, request.number])
+        self._random = default_rng([request.settings.seed, request.number])
         self._seen: set[int] = set(request.prompt)
         self._counts: Counter[int] = Counter()
         self._num_new = 0

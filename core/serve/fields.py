@@ -105,7 +105,7 @@ def wrong(name: str, what: str) -> ApiError:
 
 
 def _check_depth(value: Any) -> None:
-    """Walk without recursion: the value comes from a stranger."""
+    """Walk without recursion: the value comes from a stranger. Texts must be Unicode, without halves of characters."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -114,9 +114,11 @@ def _check_depth(value: Any) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                below += item.values()
+                below += [*item.keys(), *item.values()]
             elif isinstance(item, list):
                 below += item
+        if any(isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item) for item in below):
+            raise ApiError(400, "the body holds half a character (a lone surrogate)")
         level = [item for item in below if isinstance(item, dict | list)]
 
 

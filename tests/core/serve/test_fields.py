@@ -9,6 +9,7 @@ from llm_run.core.serve.fields import MAX_DEPTH, Fields, parse_body
 @pytest.mark.parametrize(
     "body",
     [b"", b"null", b"[]", b'"text"', b"{", b"\xff{}", b'{"a": NaN}', b'{"a": -Infinity}',
+     b'{"a": ["\\ud83d"]}', b'{"\\udc00": 1}',
      b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"a": ' + b'{"a":' * 40 + b"1" + b"}" * 41],
 )  # fmt: skip
 def test_what_is_no_shallow_json_object_is_refused(body):
