@@ -16,7 +16,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ TOKENS = 520
 LENGTHS = {"max_length": 64, "src_length": 32}
 STEPS = {
     "pretrain": {"max_steps": 300, "learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 10},
-    "sft": {"max_steps": 100, "learning_rate": 1e-3},
-    "lora": {"max_steps": 100, "learning_rate": 1e-2},
+    "sft": {"max_steps": 600, "learning_rate": 2e-3},
+    "lora": {"max_steps": 100, "learning_rate": 2e-3},
     "prefix_tuning": {"max_steps": 100, "learning_rate": 3e-2, "num_prefix_tokens": 16},
     "dpo": {"max_steps": 30, "learning_rate": 1e-4},
 }
@@ -75,7 +74,7 @@ def write_tokenizers(folder: Path) -> None:
 def write_data(folder: Path, *, records: int) -> None:
     """Write a corpus, records, pairs of answers and prompts, all of them sums."""
     draw = random.Random(0)
-    _write_lines(folder / "corpus.jsonl", ({"text": " ".join(draw.sample(SUMS, 20))} for _ in range(6 * records)))
+    _write_lines(folder / "corpus.jsonl", ({"text": " ".join(draw.sample(SUMS, 20))} for _ in range(records)))
     for part, count in (("train", records), ("dev", records // 4)):
         pairs = [(draw.randrange(50), draw.randrange(50)) for _ in range(count)]
         asked = [f"{a} and {b}" for a, b in pairs]
@@ -110,6 +109,8 @@ def life(tokenizer: Path, data: Path) -> dict[str, dict[str, Any]]:
         "evaluate": {"model_name_or_path": "out/merged", **records, "disable_tqdm": True},
         "generate": {"model_name_or_path": "out/merged", "src_length": 32, **asked},
         "convert": {"model_name_or_path": "out/merged", "output_path": "out/converted"},
+        "ptq": {"model_name_or_path": "out/merged", **records, "disable_tqdm": True},
+        "gptq": {"model_name_or_path": "out/merged", **records, "gptq_step": 2, "disable_tqdm": True},
     }
 
 
@@ -124,8 +125,7 @@ def _spelled(value: Any) -> Any:
 
 
 def run(family: str, task: str, changed: Mapping[str, Any], folder: Path) -> tuple[float, float]:
-    """Run one configuration in a process of its own; return its seconds and its peak memory in MB."""
-    start = time.perf_counter()
+    """Run one configuration in a process of its own; return its seconds of CPU and its peak memory in MB."""
     process = subprocess.Popen(
         [LLM_RUN, *words(family, task, changed)], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -134,7 +134,7 @@ def run(family: str, task: str, changed: Mapping[str, Any], folder: Path) -> tup
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{family}/{task} failed:\n{said}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
 def result(task: str, folder: Path) -> str:
@@ -147,11 +147,14 @@ def result(task: str, folder: Path) -> str:
         report = json.loads((folder / "out" / "merged" / "report.json").read_text())
         return f"logits differ by {report['adapter']['max_logit_difference']:.0e}"
     if task == "evaluate":
-        rows = [json.loads(line) for line in (folder / "out" / "evaluation" / "metrics.jsonl").read_text().splitlines()]
-        return f"perplexity {rows[-1]['eval_ppl']:.2f}"
+        found = json.loads((folder / "out" / "evaluation" / "evaluation.json").read_text())["results"]["records"]
+        return f"perplexity {found['ppl']:.2f}, token accuracy {found['accuracy']:.0%}"
     if task == "generate":
         answers = [json.loads(line)["output"] for line in (folder / "answers.jsonl").read_text().splitlines()]
         return f"{sum('make 50' in answer for answer in answers)} of {len(answers)} sums right"
+    if task in ("ptq", "gptq"):
+        report = json.loads((folder / "out" / task / "report.json").read_text())["quantization"]["comparison"]
+        return f"perplexity {report['perplexity_before']:.3f} → {report['perplexity_after']:.3f}"
     return "written"
 
 
@@ -163,11 +166,11 @@ def page(figures: Mapping[str, Mapping[str, tuple[float, float, str]]]) -> str:
         "One for each family and task: `llm-run configs ls` lists them, `cat llama/sft` prints one, and\n"
         "`cp llama/sft` makes a file of it. A name also stands where a file is expected:\n"
         "`llm-run --config llama/sft --model_name_or_path ./model`.\n\n"
-        "Below, each was run at tiny size (a model of about 0.3M parameters, sums below 100 to learn) on two\n"
-        "cores, process start included. How many steps each took is in `STEPS` of the script.\n"
+        "Below, each was run at tiny size (a model of about 0.3M parameters, sums below 100 to learn), process start\n"
+        "included. How many steps each took is in `STEPS` of the script.\n"
     )
     for task in next(iter(figures.values())):
-        text += f"\n## {task}\n\n| family | seconds | peak MB | result |\n| --- | --- | --- | --- |\n"
+        text += f"\n## {task}\n\n| family | CPU seconds | peak MB | result |\n| --- | --- | --- | --- |\n"
         for family, tasks in figures.items():
             seconds, memory, brought = tasks[task]
             text += f"| {family} | {seconds:.1f} | {memory:.0f} | {brought} |\n"
@@ -184,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         write_tokenizers(work / "tokenizer")
-        write_data(work / "data", records=400)
+        write_data(work / "data", records=2000)
         for family in families:
             folder = work / family
             folder.mkdir()

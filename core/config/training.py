@@ -17,16 +17,10 @@ class TrainingOptions:
     overwrite_output_dir: bool = option(False, "start anew in a folder that holds another run", tasks=TRAINING)
     do_train: bool = option(True, "train; with false only do_eval is done", tasks=TRAINING)
     do_eval: bool = option(False, "evaluate, at the end and as evaluation_strategy or eval_steps say", tasks=TRAINING)
-    seed: int = option(
-        42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *ASKING, *QUANTIZING)
-    )
+    seed: int = option(42, "seed of weights, dropout, data order and sampling", tasks=(*TRAINING, *ASKING, *QUANTIZING))
 
-    per_device_train_batch_size: int = option(
-        8, "samples a process handles at once", tasks=(*TRAINING, *QUANTIZING)
-    )
-    per_device_eval_batch_size: int = option(
-        8, "the same, in evaluation", tasks=(*TRAINING, "evaluate", *QUANTIZING)
-    )
+    per_device_train_batch_size: int = option(8, "samples a process handles at once", tasks=(*TRAINING, *QUANTIZING))
+    per_device_eval_batch_size: int = option(8, "the same, in evaluation", tasks=(*TRAINING, "evaluate", *QUANTIZING))
     gradient_accumulation_steps: int = option(1, "micro-batches summed into one optimizer step", tasks=TRAINING)
     num_train_epochs: float = option(
         3.0, "passes over the data, where max_steps does not say otherwise", tasks=TRAINING

@@ -109,9 +109,7 @@ def split_loss_of(head: Callable[[Tensor], Tensor]) -> SplitLoss | None:
     return cast("SplitLoss | None", getattr(_layer(head), "split_loss", None))
 
 
-def head_parameters(
-    head: Callable[[Tensor], Tensor], parameters: Sequence[Tensor] | None = None
-) -> Sequence[Tensor]:
+def head_parameters(head: Callable[[Tensor], Tensor], parameters: Sequence[Tensor] | None = None) -> Sequence[Tensor]:
     """Return what the head may learn; of a method, all that its layer has.
 
     Raises:

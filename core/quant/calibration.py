@@ -97,37 +97,36 @@ def open_calibration(
     data, training = run.config.data, run.config.training
     assert data.dataset_name_or_path is not None, "core/config/check.py asks for it"
     calibration_files, evaluation_files = _find_files(data.dataset_name_or_path, data.eval_dataset)
+    if not calibration_files and (num_batches or not evaluation_files):
+        raise DataError(f"{data.dataset_name_or_path}: holds no records to learn from. Looked for quant and train.")
     policy = cast('Literal["error", "skip"]', data.on_bad_record)
     encoder = TextEncoder(Encoder(tokenizer, template, data.src_length, data.max_length))
     shown = not training.disable_tqdm
-    records = encode_files(calibration_files, encoder, policy, shown)
-    order = np.random.default_rng(training.seed).permutation(records.count)
-    size = training.per_device_train_batch_size
+    calibration: list[Batch] = []
     if num_batches:
+        records = encode_files(calibration_files, encoder, policy, shown)
+        size = training.per_device_train_batch_size
         is_said = run.config.origins.get(steps_option, "default") != "default"
         _check_amount(records, calibration_files, steps_option, num_batches, size, is_said=is_said)
-    batches = _batches(run, tokenizer, records, order, size)
-    evaluated = records if not evaluation_files else encode_files(evaluation_files, encoder, policy, shown)
+        order = np.random.default_rng(training.seed).permutation(records.count)
+        calibration = _batches(run, tokenizer, records, order, size)[:num_batches]
     if not evaluation_files:
         _log.warning("no evaluation records: the quantized model is compared on its calibration records")
+    compared_on = evaluation_files or calibration_files
+    evaluated = encode_files(compared_on, encoder, policy, shown)
+    evaluation = _batches(run, tokenizer, evaluated, None, training.per_device_eval_batch_size)
     return CalibrationData(
-        batches[:num_batches],
-        _evaluation(run, _batches(run, tokenizer, evaluated, None, training.per_device_eval_batch_size)),
-        calibration_files,
-        evaluation_files or calibration_files,
+        calibration, _evaluation(run, evaluation), calibration_files if num_batches else [], compared_on
     )
 
 
 def _find_files(dataset: str, eval_dataset: str | None) -> tuple[list[Path], list[Path]]:
-    """Return the files of calibration and of evaluation; the latter may be none."""
+    """Return the files of calibration and of evaluation; one of them may be none."""
     path = Path(dataset)
     quant = find_part(path, "quant") if path.is_dir() else []
     if quant:
         return quant, find_files(None, eval_dataset)[1] or find_part(path, "dev")
-    train, dev = find_files(dataset, eval_dataset)
-    if not train:
-        raise DataError(f"{dataset}: holds no records to calibrate with. Looked for quant and train.")
-    return train, dev
+    return find_files(dataset, eval_dataset)
 
 
 def _check_amount(

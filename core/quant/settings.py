@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.option import ASKING, QUANTIZING
 from ..convert.fields import quantization_fields
 from ..errors import Problem, RefusedError
 
@@ -34,6 +35,15 @@ def read_quant_type(options: QuantOptions, task: str) -> str | None:
         remedy = "Use A8W8, WINT8 or WINT4."
         raise RefusedError(Problem("--quant_type", f"'{options.quant_type}'", "is not a quantization", remedy))
     return name
+
+
+def asked_quantization(config: RunConfig) -> str | None:
+    """Return the feature that ``quant_type`` asks for; ``None`` where it is not given, or wrong."""
+    if config.quant.quant_type is None or config.task not in (*QUANTIZING, *ASKING):
+        return None
+    name = config.quant.quant_type.lower()
+    name = SPELLINGS.get(name, name)
+    return name if name in BITS else None
 
 
 def check_quantization(config: RunConfig) -> list[Problem]:

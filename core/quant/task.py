@@ -128,7 +128,7 @@ def _facts(run: Run, method: Method, quantized: Quantized, data: CalibrationData
             if run.config.origins.get(name, "default") != "default"
         },
         "calibration": {
-            "files": [] if method.learns_from == "nothing" else list(map(str, data.calibration_files)),
+            "files": list(map(str, data.calibration_files)),
             "samples": sum(len(batch.ids_BS) for batch in data.calibration),
             "tokens": sum(int((batch.segments_BS > 0).sum()) for batch in data.calibration),
         },

@@ -9,6 +9,7 @@ from ..config.option import TRAINING
 from ..errors import PluginError, Problem
 from ..parallel.degrees import Shape, check_plan, fill_plan
 from ..parallel.limits import check_limits
+from ..quant.settings import asked_quantization
 from .facts import ModelConfig, Support
 from .features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION, Feature
 
@@ -35,6 +36,7 @@ INSTEAD = {
     "--bf16": "false, which computes in float32",
     "--fp16": "false, which computes in float32",
     "--decode_strategy": "sampling or greedy_search",
+    "--quant_type": "another one, or leave it out",
 }
 """What to use where an option asks for a feature that the variant lacks; of degrees, the neutral one."""
 Row = dict[str, Support]
@@ -135,6 +137,9 @@ def _asked(config: RunConfig, plan: ParallelPlan, world: World) -> list[tuple[st
             asked.append((feature, key, "true"))
     if config.task == "generate" and config.decoding.decode_strategy == "beam_search":
         asked.append(("beam_search", "--decode_strategy", "beam_search"))
+    quantization = asked_quantization(config)
+    if quantization:
+        asked.append((quantization, "--quant_type", str(config.quant.quant_type)))
     if plan.sharding_stage:
         asked.append((f"sharding_stage{plan.sharding_stage}", "--sharding", launch.sharding))
     return asked

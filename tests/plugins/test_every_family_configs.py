@@ -35,7 +35,7 @@ def material(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Tokenizers of every kind, a corpus, records, pairs and prompts."""
     folder = tmp_path_factory.mktemp("material")
     script.write_tokenizers(folder / "tokenizer")
-    script.write_data(folder / "data", records=8)
+    script.write_data(folder / "data", records=32)
     return folder
 
 

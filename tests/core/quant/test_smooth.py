@@ -18,8 +18,8 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def error(scale_I: np.ndarray, seed: int = 0) -> float:
-    rows_TI, weight_OI, *_ = case(seed)
-    return _loss(scale_I, rows_TI, weight_OI, rows_TI @ weight_OI.T)
+    rows_TI, weight_OI, input_max_I, _ = case(seed)
+    return _loss(scale_I, rows_TI, weight_OI, rows_TI @ weight_OI.T, input_max_I)
 
 
 def test_the_scale_is_that_of_the_paper() -> None:
@@ -53,8 +53,8 @@ def test_pieces_of_their_own_are_no_worse_than_one_alpha_for_all() -> None:
     assert best <= alpha + 1e-9 and best <= one + 1e-9
 
 
-def test_values_near_each_other_are_a_piece() -> None:
-    values = np.array([1.0, 50.0, 1.2, 10.0, 0.9, 11.0, 52.0])
+def test_values_of_like_magnitude_are_a_piece() -> None:
+    values = np.array([1.0, 50.0, 1.2, 7.0, 0.9, 8.0, 90.0])
     pieces = split_by_size(values, 3)
     assert [np.flatnonzero(piece).tolist() for piece in pieces] == [[0, 2, 4], [3, 5], [1, 6]]
 

@@ -269,3 +269,15 @@ def test_a_gptq_directory_converts_to_floats(
     ids = np.arange(3, 23)[None]
     kept = load_model(llama, config, out, keep_integers=True)
     assert np.abs(logits(load_model(llama, config, tmp_path / "floats"), ids) - logits(kept, ids)).max() < 1e-5
+
+
+def test_a_quantization_that_the_family_lacks_is_refused_before_anything_is_loaded(
+    prepared: Any, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llm_run.core.registry import capability
+
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("{}\n")
+    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset({"weight_only_int4"}))
+    with pytest.raises(RefusedError, match=r"--quant_type: wint4 asks for weight_only_int4, which is not in this"):
+        prepared("generate", model_name_or_path=model_directory, data_file=asked, quant_type="wint4")
