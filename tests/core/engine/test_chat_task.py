@@ -193,13 +193,28 @@ def test_beam_search_is_refused(talk: Any) -> None:
     )
 
 
+SLOW = """
+import sys, time
+from llm_run.core.engine import fused_runner
+plain = fused_runner.choose_runner
+def choose(*arguments):
+    runner = plain(*arguments)
+    run = runner.run
+    runner.run = lambda works: (time.sleep(0.05), run(works))[1]
+    return runner
+fused_runner.choose_runner = choose
+from llm_run.core.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command with an engine that takes 50 ms a step: a tiny model is done with its answer before a signal comes."""
+
+
 def test_through_a_pipe_ctrl_c_stops_an_answer_and_not_the_program(chat_directory: Path) -> None:
-    # Of a size that the C++ step does not cover: the tiny llama would be done before the signal comes.
     words = ["--task", "chat", "--family", "opt", "--model_size", "tiny-350m"]
     words += ["--tokenizer_name_or_path", chat_directory, "--max_new_tokens", "100", "--min_new_tokens", "100"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LLM_RUN_ENVIRONMENT": "set"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "llm_run.core", *map(str, words)],
+        [sys.executable, "-c", SLOW, *map(str, words)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     try:
