@@ -194,7 +194,8 @@ def test_beam_search_is_refused(talk: Any) -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from llm_run.core.engine import fused_runner
 plain = fused_runner.choose_runner
 def choose(*arguments):
