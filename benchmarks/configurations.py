@@ -167,7 +167,9 @@ def page(figures: Mapping[str, Mapping[str, tuple[float, float, str]]]) -> str:
         "`cp llama/sft` makes a file of it. A name also stands where a file is expected:\n"
         "`llm-run --config llama/sft --model_name_or_path ./model`.\n\n"
         "Below, each was run at tiny size (a model of about 0.3M parameters, sums below 100 to learn), process start\n"
-        "included. How many steps each took is in `STEPS` of the script.\n"
+        "included. How many steps each took is in `STEPS` of the script. For baichuan, chatglm and chatglm2,\n"
+        "which have a SentencePiece vocabulary here, they do not suffice for the sums: answers have the right form\n"
+        "and are a few off (looked at for the first two).\n"
     )
     for task in next(iter(figures.values())):
         text += f"\n## {task}\n\n| family | CPU seconds | peak MB | result |\n| --- | --- | --- | --- |\n"
