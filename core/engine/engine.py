@@ -197,12 +197,12 @@ class Engine:
         """Choose the next token of a sequence whose tokens are all computed, and more where its guesses were right."""
         sequence, completes = work.sequence, work.completes
         if sequence.wants_prompt_logprobs:
-            sequence.tell_prompt(sequence.num_computed, self._spellable(logits_RV))
+            sequence.tell_prompt(sequence.num_computed, logits_RV)
         self._scheduler.computed(work)
         if not completes:
             return
         self._counts.guessed += len(work.draft)
-        for place, logits_V in enumerate(self._spellable(logits_RV[-1 - len(work.draft) :])):
+        for place, logits_V in enumerate(logits_RV[-1 - len(work.draft) :]):
             token = self._choose(sequence, logits_V)
             if sequence.handle.is_finished or place == len(work.draft) or work.draft[place] != token:
                 return
@@ -215,16 +215,14 @@ class Engine:
             self._scheduler.finish(sequence)
             sequence.handle.fail(LlmRunError("the model's logits hold NaN or infinity: its weights are damaged"))
             return None
-        wanted = sequence.request.num_logprobs is not None
-        raw = logits_V.copy() if wanted else None
-        sampler = sequence.sampler
-        token = int(logits_V.argmax()) if sampler.wants_argmax else sampler.pick(logits_V.copy())
-        sequence.accept(token, raw)
+        sampler, spellable_V = sequence.sampler, self._spellable(logits_V)
+        token = int(spellable_V.argmax()) if sampler.wants_argmax else sampler.pick(spellable_V.copy())
+        sequence.accept(token, logits_V)
         self._counts.new_tokens += 1
         if sequence.finish_reason is not None:
             self._scheduler.finish(sequence)
         return token
 
-    def _spellable(self, logits: np.ndarray) -> np.ndarray:
+    def _spellable(self, logits_V: np.ndarray) -> np.ndarray:
         """Leave out what a padded vocabulary has above the tokenizer's."""
-        return logits if self._tokenizer is None else logits[..., : self._tokenizer.vocab_size]
+        return logits_V if self._tokenizer is None else logits_V[: self._tokenizer.vocab_size]

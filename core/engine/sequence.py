@@ -53,12 +53,12 @@ class Sequence:
         self.blocks = []
         self.num_computed = self.num_remembered = 0
 
-    def accept(self, token: int, logits_V: np.ndarray | None) -> None:
+    def accept(self, token: int, logits_V: np.ndarray) -> None:
         """Go on with a token and tell the sender.
 
         Args:
             token: chosen.
-            logits_V: raw, where log-probabilities are asked for.
+            logits_V: of the model, before anything that the request asks for.
         """
         self.sampler.accept(token)
         self.tokens.append(token)
@@ -72,7 +72,7 @@ class Sequence:
         elif self.room <= 0:
             self.finish_reason = "length"
         count = self.request.num_logprobs
-        logprob = None if logits_V is None or count is None else self._logprob(logits_V, token, count)
+        logprob = None if count is None else self._logprob(logits_V, token, count)
         self.handle.put(TokenEvent(self.request.number, token, text, self.finish_reason, logprob))
 
     def tell_prompt(self, first: int, logits_SV: np.ndarray) -> None:
@@ -87,12 +87,14 @@ class Sequence:
         self.prompt_told = first + len(logits_SV)
 
     def _logprob(self, logits_V: np.ndarray, token: int, count: int) -> TokenLogprob:
+        """Return what the model gives a token, and the likeliest ``count`` of those that can be spelled."""
         values = logits_V.astype(np.float64)
         values -= values.max()
         values -= np.log(np.exp(values).sum())
         top: list[int] = []
         if count:
-            best = np.argpartition(-values, min(count, len(values) - 1))[:count]
+            spellable = values if self._tokenizer is None else values[: self._tokenizer.vocab_size]
+            best = np.argpartition(-spellable, min(count, len(spellable) - 1))[:count]
             top = [int(index) for index in best[np.argsort(-values[best], kind="stable")]]
         told = tuple((index, self._spelled(index), float(values[index])) for index in top)
         return TokenLogprob(token, self._spelled(token), float(values[token]), told)

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +35,7 @@ TEMPLATE = ChatTemplate(
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Byte-level BPE of 400 tokens."""
     import tokenizers
 
@@ -48,7 +49,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )  # fmt: skip
     made.train_from_iterator([f"{a} and {b} make {a + b}." for a in range(40) for b in range(40)], trainer)
     made.save(str(directory / "tokenizer.json"))
-    return JsonTokenizer(directory, facts=TokenFacts(bos="<s>", eos="</s>", prefix=("<s>",)))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder: Path) -> Any:
+    """It begins a text with ``<s>``."""
+    return JsonTokenizer(tokenizer_folder, facts=TokenFacts(bos="<s>", eos="</s>", prefix=("<s>",)))
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +63,9 @@ def model() -> Any:
     family = load_family("llama")
     paddle.seed(2)
     built = family.build_model(family.card.sizes["tiny"])
+    for weight in built.parameters():
+        if weight.ndim == 2:  # initial ones give nearly the same probability to every token
+            weight.set_value(paddle.normal(0.0, 0.3, weight.shape))
     built.eval()
     return built
 
@@ -65,11 +75,11 @@ def make_service(model: Any, tokenizer: Any) -> Iterator[Callable[..., Service]]
     """Start an engine and a service: ``make_service(deadline_s=..., cache_tokens=..., ...)``."""
     made: list[Service] = []
 
-    def make(*, deadline_s: float = 60.0, adapters: Any = None, **limits: Any) -> Service:
-        engine = Engine(model, tokenizer, EngineLimits(**({"cache_tokens": 4096} | limits)))
+    def make(*, deadline_s: float = 60.0, adapters: Any = None, spells: Any = tokenizer, **limits: Any) -> Service:
+        engine = Engine(model, spells, EngineLimits(**({"cache_tokens": 4096} | limits)))
         engine.start()
         prompting = Prompting(
-            "tiny", tokenizer, TEMPLATE, (tokenizer.eos_id,), max_length=128, vocab_size=model.config.vocab_size,
+            "tiny", spells, TEMPLATE, (spells.eos_id,), max_length=128, vocab_size=model.config.vocab_size,
             adapters=adapters or {},
         )  # fmt: skip
         made.append(Service(engine, prompting, deadline_s=deadline_s))
