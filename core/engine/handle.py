@@ -83,7 +83,10 @@ class Handle:
             self.ended = now
             self.is_finished = event.finish_reason is not None
             self._events.append(event)
-            self._wake()
+            self._changed.notify_all()
+            notify = self._notify
+        if notify is not None:
+            notify()  # outside: who is woken would otherwise wait for the lock at once
 
     def fail(self, failure: LlmRunError) -> None:
         """End the request with an error; the engine's thread only."""
@@ -92,9 +95,7 @@ class Handle:
                 return
             self.is_finished = True
             self._failure = failure
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.notify_all()
-        if self._notify is not None:
-            self._notify()
+            self._changed.notify_all()
+            notify = self._notify
+        if notify is not None:
+            notify()

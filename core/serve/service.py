@@ -229,12 +229,16 @@ class Service:
     def _finish(self, runs: Runs, usage: Usage, is_gone: Callable[[], bool]) -> list[Answer]:
         """Wait for all answers; a client that leaves ends them."""
         answers = [Answer(index) for index in range(len(runs.handles))]
+        look = time.monotonic() + POLL_S
         with closing(runs):
             try:
                 for index, event in runs.events(POLL_S):
                     if event is not None:
                         answers[index].add(event)
-                    elif is_gone():
+                    if time.monotonic() < look:
+                        continue
+                    look = time.monotonic() + POLL_S
+                    if is_gone():
                         runs.give_up("gone")
                         raise ApiError(400, "the client has left")
             except LlmRunError as error:
