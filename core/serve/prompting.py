@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .schema import Wanted
 
 
+CHARACTERS_A_TOKEN = 8
+"""Text has two to five; where it has more, the whole is tokenized before it is judged."""
+
+
 class Prompting:
     """What one served model makes of texts and conversations."""
 
@@ -52,6 +56,8 @@ class Prompting:
         """
         if self._template is None:
             raise ApiError(400, "this model has no chat template; use /v1/completions")
+        for message in messages:
+            self._check_text(str(message.get("content") or ""), "messages")
         try:
             return self._fitting(render_prompt(self._template, self._tokenizer, messages), "messages")
         except DataError as error:
@@ -64,6 +70,7 @@ class Prompting:
             ApiError: 400; it is empty or too long, or a token does not exist.
         """
         if isinstance(prompt, str):
+            self._check_text(prompt, "prompt")
             return self._fitting(self.encode(prompt, special=True), "prompt")
         if not all(0 <= token < self._vocab_size for token in prompt):
             raise wrong("prompt", f"has token ids outside 0 to {self._vocab_size - 1}")
@@ -111,12 +118,18 @@ class Prompting:
         tokens = {key: None if token is None else spelled([token], skip_special=False) for key, token in named.items()}
         return {**tokens, "vocab_size": self._vocab_size, "model_max_length": self.max_length}
 
-    def _fitting(self, prompt: list[int], name: str) -> list[int]:
+    def _check_text(self, text: str, name: str) -> None:
+        """Refuse a text that is far too long by its beginning: megabytes are not tokenized to be thrown away."""
+        beginning = self.max_length * CHARACTERS_A_TOKEN
+        if len(text) > beginning:
+            self._fitting(self._tokenizer.encode(text[:beginning]), name, least="more than ")
+
+    def _fitting(self, prompt: list[int], name: str, *, least: str = "") -> list[int]:
         if not prompt:
             raise wrong(name, "is empty")
         if len(prompt) >= self.max_length:
             raise ApiError(
-                400, f"{name}: {len(prompt)} tokens leave no room in the model's {self.max_length}", param=name,
+                400, f"{name}: {least}{len(prompt)} tokens leave no room in the model's {self.max_length}", param=name,
                 code="context_length_exceeded",
             )  # fmt: skip
         return prompt

@@ -30,6 +30,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "prediction": (None,), "web_search_options": (None,), "suffix": (None, ""), "store": (None, False),
     "reasoning_effort": (None,), "verbosity": (None,), "guided_json": (None,), "guided_regex": (None,),
     "prompt_logprobs": (None,), "use_beam_search": (None, False), "length_penalty": (None, 1, 1.0),
+    "chat_template": (None,), "chat_template_kwargs": (None, {}),
 }  # fmt: skip
 """Fields of the API that this server does not do, and the values under which nothing is missed."""
 

@@ -45,7 +45,8 @@ def test_bad_chat_requests_are_refused(fields):
 @pytest.mark.parametrize(
     "fields",
     [{"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"response_format": {"type": "json_object"}},
-     {"audio": {}}, {"modalities": ["text", "audio"]}, {"functions": [{}]}, {"store": True}],
+     {"audio": {}}, {"modalities": ["text", "audio"]}, {"functions": [{}]}, {"store": True},
+     {"chat_template": "{{ messages }}"}, {"chat_template_kwargs": {"a": 1}}],
 )  # fmt: skip
 def test_known_fields_that_are_not_served_are_refused_not_ignored(fields):
     with pytest.raises(ApiError, match="is not supported by this server"):
