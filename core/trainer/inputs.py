@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import paddle
 
 from ..errors import DataError
+from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def to_inputs(batch: Batch, config: ModelConfig) -> Inputs:
             "The data was made with another tokenizer."
         )
     return Inputs(
-        ids_BS=paddle.to_tensor(batch.ids_BS),
-        positions=paddle.to_tensor(batch.positions),
+        ids_BS=from_array(batch.ids_BS),
+        positions=from_array(batch.positions),
         mask=_mask(batch, prefix=config.prefix_lm),
-        labels_BS=paddle.to_tensor(batch.labels_BS),
+        labels_BS=from_array(batch.labels_BS),
     )
 
 
@@ -54,5 +54,5 @@ def _mask(batch: Batch, *, prefix: bool) -> AttentionMask:
     Padding stands on the right, so under causal attention no real token sees it.
     """
     one_segment = bool((batch.segments_BS <= 1).all()) and not prefix
-    segments_BS = None if one_segment else paddle.to_tensor(batch.segments_BS.astype(np.int32))
-    return AttentionMask(segments_BS, paddle.to_tensor(batch.prefix_BS) if prefix else None)
+    segments_BS = None if one_segment else from_array(batch.segments_BS.astype(np.int32))
+    return AttentionMask(segments_BS, from_array(batch.prefix_BS) if prefix else None)
