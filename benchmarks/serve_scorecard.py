@@ -1,70 +1,34 @@
-"""Figures of the server's reliability on a tiny random model: fuzzing, streams, overload, clients that leave.
+"""Figures of the server's reliability: fuzzing, streams, clients that leave, overload, a dead engine, leaving in order.
 
-    python benchmarks/serve_scorecard.py --requests 10000
+    python benchmarks/serve_scorecard.py
 
-Server and clients share this machine; everything is bounded and ends by itself.
+The server is the command ``llm-run --task serve`` with a tiny random model, in a process of its own; the clients share
+the machine with it. Everything is bounded and ends by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
-import logging
 import random
-import socket
 import statistics
 import tempfile
-import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
-import paddle
 import psutil
-import tokenizers
-from waitress.server import create_server
-
-from llm_run.core.data.chat import ChatTemplate
-from llm_run.core.data.tokenizers import JsonTokenizer, TokenFacts
-from llm_run.core.engine.engine import Engine, EngineLimits
-from llm_run.core.registry.manager import load_family
-from llm_run.core.serve.access import ApiKeys, allowed_hosts
-from llm_run.core.serve.app import create_app
-from llm_run.core.serve.prompting import Prompting
-from llm_run.core.serve.service import Service
+from serve_process import Connection, Server, serving, write_tiny_model
 
 HELLO = [{"role": "user", "content": "3 and 4"}]
-TEMPLATE = ChatTemplate(jinja="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
-
-
-def start(**limits: Any) -> tuple[Service, str, Any]:
-    """Serve a tiny llama; return the service, its address, and the server."""
-    folder = Path(tempfile.mkdtemp())
-    made = tokenizers.Tokenizer(tokenizers.models.BPE())
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
-    made.train_from_iterator(["3 and 4 make 7"], trainer)
-    made.save(str(folder / "tokenizer.json"))
-    tokenizer = JsonTokenizer(folder, facts=TokenFacts(bos="<s>", eos="</s>", prefix=("<s>",)))
-    family = load_family("llama")
-    model = family.build_model(family.card.sizes["tiny"])
-    model.eval()
-    engine = Engine(model, tokenizer, EngineLimits(**({"cache_tokens": 32768, "max_running": 128} | limits)))
-    engine.start()
-    prompting = Prompting("tiny", tokenizer, TEMPLATE, (), max_length=120, vocab_size=512, adapters={})
-    service = Service(engine, prompting, deadline_s=120)
-    app = create_app(service, ApiKeys([]), allowed_hosts("127.0.0.1"), max_body_bytes=1_000_000)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = create_server(
-        app, host="127.0.0.1", port=port, threads=160, connection_limit=1000, backlog=1024, channel_request_lookahead=1
-    )
-    threading.Thread(target=server.run, daemon=True).start()
-    return service, f"http://127.0.0.1:{port}", server
+LONG = {"messages": HELLO, "max_tokens": 900, "ignore_eos": True}
+NAMES = (
+    "messages", "prompt", "model", "max_tokens", "temperature", "top_p", "n", "stop", "stream", "seed", "logprobs",
+    "logit_bias", "top_logprobs", "echo", "tools", "response_format", "context", "history", "tokens",
+)  # fmt: skip
+PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/api/chat", "/v1/models", "/nowhere")
 
 
 def strange(draw: random.Random, depth: int = 0) -> Any:
@@ -73,156 +37,171 @@ def strange(draw: random.Random, depth: int = 0) -> Any:
     if depth < 3 and draw.random() < 0.4:
         return [strange(draw, depth + 1) for _ in range(draw.randrange(4))]
     if depth < 3 and draw.random() < 0.3:
-        return {
-            draw.choice(["role", "content", "a", "type"]): strange(draw, depth + 1) for _ in range(draw.randrange(4))
-        }
+        keys = ("role", "content", "a", "type")
+        return {draw.choice(keys): strange(draw, depth + 1) for _ in range(draw.randrange(4))}
     return draw.choice(kinds)
 
 
-def fuzz(url: str, count: int) -> str:
-    """Send random bodies to every path and count what comes back."""
-    draw, statuses, slowest = random.Random(0), {}, 0.0
-    names = [
-        *(
-            "messages",
-            "prompt",
-            "model",
-            "max_tokens",
-            "temperature",
-            "top_p",
-            "n",
-            "stop",
-            "stream",
-            "seed",
-            "logprobs",
-        ),
-        *("logit_bias", "top_logprobs", "echo", "tools", "response_format", "context", "history", "tokens"),
-    ]
-    paths = [
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/tokenize",
-        "/detokenize",
-        "/api/chat",
-        "/v1/models",
-        "/nowhere",
-    ]
-    with httpx.Client(base_url=url, timeout=60) as client:
-        for _ in range(count):
+async def fuzz(server: Server, count: int) -> str:
+    """Send random bodies to every path, over four connections, and count what comes back."""
+    statuses: Counter[int] = Counter()
+    slowest = 0.0
+
+    async def client(seed: int) -> None:
+        nonlocal slowest
+        draw, connection = random.Random(seed), Connection(server)
+        for _ in range(count // 4):
             good = {"messages": HELLO, "prompt": "1", "max_tokens": 2, "context": "1", "max_length": 2, "tokens": [5]}
-            body = good | {draw.choice(names): strange(draw) for _ in range(draw.randrange(1, 4))}
+            body = good | {draw.choice(NAMES): strange(draw) for _ in range(draw.randrange(1, 4))}
             data = json.dumps(body).encode() if draw.random() < 0.9 else draw.randbytes(draw.randrange(200))
             begin = time.monotonic()
-            reply = client.post(draw.choice(paths), content=data, headers={"Content-Type": "application/json"})
+            status, headers = await connection.send("POST", draw.choice(PATHS), data)
+            async for _ in connection.parts(headers):
+                pass
+            statuses[status] += 1
             slowest = max(slowest, time.monotonic() - begin)
-            statuses[reply.status_code] = statuses.get(reply.status_code, 0) + 1
+
+    await asyncio.gather(*(client(seed) for seed in range(4)))
     bad = sum(times for status, times in statuses.items() if status >= 500)
-    return f"fuzz: {count} requests, {bad} with 5xx, statuses {dict(sorted(statuses.items()))}, slowest {slowest:.2f} s"
+    total = sum(statuses.values())
+    return f"fuzz: {total} requests, {bad} with 5xx, {dict(sorted(statuses.items()))}, slowest {slowest:.2f} s"
 
 
-def streams(url: str, count: int) -> str:
-    """Open many streams at once; measure the time to the first token and a probe of the server's health beside them."""
-    firsts: list[float] = []
-    wholes: list[float] = []
-    lock = threading.Lock()
+async def stream(server: Server, body: dict[str, Any]) -> tuple[float, float, bytes]:
+    """Read a stream to its end; return the seconds to the first and to the last token, and all of it."""
+    connection, begin, first, pieces = Connection(server), time.monotonic(), 0.0, []
+    status, headers = await connection.send(
+        "POST", "/v1/chat/completions", json.dumps(body | {"stream": True}).encode()
+    )
+    if status != 200:
+        raise SystemExit(f"a stream was answered with {status}")
+    async for piece in connection.parts(headers):
+        if not first and b'"content": "' in piece.replace(b'"content": ""', b""):
+            first = time.monotonic() - begin
+        pieces.append(piece)
+    connection.close()
+    return first, time.monotonic() - begin, b"".join(pieces)
 
-    def ask(number: int) -> None:
-        body = {"messages": HELLO, "max_tokens": 40, "stream": True, "ignore_eos": True, "seed": number}
-        begin, first = time.monotonic(), 0.0
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=120) as reply:
-            for line in reply.iter_lines():
-                if '"content": "' in line and '"content": ""' not in line and not first:
-                    first = time.monotonic() - begin
-        with lock:
-            firsts.append(first)
-            wholes.append(time.monotonic() - begin)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    probes = []
-    while any(thread.is_alive() for thread in threads):
+async def streams(server: Server, count: int) -> str:
+    """Open many streams at once, and probe the server's health beside them."""
+    body = {"messages": HELLO, "max_tokens": 40, "ignore_eos": True}
+    whole = asyncio.gather(*(stream(server, body | {"seed": seed}) for seed in range(count)))
+    probes, probe = [], Connection(server)
+    while not whole.done():
         begin = time.monotonic()
-        httpx.get(f"{url}/health", timeout=30)
+        _, headers = await probe.send("GET", "/health")
+        async for _ in probe.parts(headers):
+            pass
         probes.append(time.monotonic() - begin)
-        time.sleep(0.05)
-    p99 = statistics.quantiles(firsts, n=100)[98]
+        await asyncio.sleep(0.05)
+    firsts, lasts, texts = zip(*await whole, strict=True)
+    done = sum(b"[DONE]" in text for text in texts)
     return (
-        f"streams: {len(firsts)} of {count} whole, first token p50 {statistics.median(firsts):.2f} s, p99 {p99:.2f} s, "
-        f"last token p99 {statistics.quantiles(wholes, n=100)[98]:.2f} s, worst /health {max(probes) * 1000:.0f} ms"
+        f"streams: {done} of {count} whole; first token p50 {statistics.median(firsts):.2f} s, "
+        f"p99 {statistics.quantiles(firsts, n=100)[98]:.2f} s; last token p99 "
+        f"{statistics.quantiles(lasts, n=100)[98]:.2f} s; worst /health {max(probes) * 1000:.0f} ms"
     )
 
 
-def leaving(service: Service, url: str) -> str:
-    """Leave in the middle of streams; measure how long their blocks stay taken."""
-    waits = []
-    for _ in range(20):
-        body = {"messages": HELLO, "max_tokens": 100, "stream": True, "ignore_eos": True}
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as reply:
-            next(reply.iter_lines())
-        begin = time.monotonic()
-        while service.engine.stats().cache_usage and time.monotonic() - begin < 5:
-            time.sleep(0.005)
-        waits.append(time.monotonic() - begin)
-    return f"leaving clients: blocks free after {max(waits) * 1000:.0f} ms at most ({len(waits)} tries)"
+async def leaving(server: Server, tries: int = 20) -> str:
+    """Leave while a stream comes, while an answer is computed as a whole, and while a request waits for room."""
+    waits: dict[str, list[float]] = {"streaming": [], "whole answer": [], "queued": []}
+    for kind, measured in waits.items():
+        for _ in range(tries):
+            ahead = []
+            if kind == "queued":
+                ahead = [Connection(server) for _ in range(2)]
+                for one in ahead:
+                    await one.send("POST", "/v1/chat/completions", json.dumps(LONG | {"stream": True}).encode())
+            connection = Connection(server)
+            body = json.dumps(LONG | {"stream": kind == "streaming"}).encode()
+            asking = asyncio.create_task(connection.send("POST", "/v1/chat/completions", body))
+            name = "num_requests_waiting" if kind == "queued" else "num_requests_running"
+            await _until(server, name, 1)
+            begin = time.monotonic()
+            connection.close()
+            await _until(server, name, 0)
+            measured.append(time.monotonic() - begin)
+            asking.cancel()
+            for one in ahead:
+                one.close()
+            await _until(server, "num_requests_running", 0)
+    worst = ", ".join(f"{kind} {max(measured) * 1000:.0f} ms" for kind, measured in waits.items())
+    return f"leaving clients: their room is free after at most {worst} ({tries} tries each)"
 
 
-def overload(url: str, seconds: float) -> str:
-    """Ask for more than fits for a while: what is taken in must end, the rest must be told at once."""
-    statuses: dict[int, int] = {}
+async def _until(server: Server, name: str, value: float, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while await asyncio.to_thread(server.figure, name) != value:
+        if time.monotonic() > end:
+            raise SystemExit(f"{name} does not become {value:.0f}")
+        await asyncio.sleep(0.002)
+
+
+async def overload(server: Server, seconds: float, clients: int) -> str:
+    """Ask for more than fits: what is taken in must end, the rest must be told at once."""
+    statuses: Counter[int] = Counter()
     refusals: list[float] = []
-    lock, end = threading.Lock(), time.monotonic() + seconds
+    end = time.monotonic() + seconds
 
-    def ask() -> None:
+    async def client() -> None:
+        connection = Connection(server)
         while time.monotonic() < end:
             begin = time.monotonic()
             body = {"prompt": "1", "max_tokens": 60, "ignore_eos": True}
-            status = httpx.post(f"{url}/v1/completions", json=body, timeout=120).status_code
-            with lock:
-                statuses[status] = statuses.get(status, 0) + 1
-                if status == 429:
-                    refusals.append(time.monotonic() - begin)
-            time.sleep(0.02 if status == 429 else 0)
+            status, whole = await connection.ask("/v1/completions", body)
+            cut = status == 200 and json.loads(whole)["usage"]["completion_tokens"] != 60
+            statuses[599 if cut else status] += 1
+            if status == 429:
+                refusals.append(time.monotonic() - begin)
+                await asyncio.sleep(0.05)
 
-    threads = [threading.Thread(target=ask) for _ in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    median = statistics.median(refusals) * 1000 if refusals else 0.0
-    return f"overload: statuses {dict(sorted(statuses.items()))}, refused within {median:.0f} ms (median)"
+    await asyncio.gather(*(client() for _ in range(clients)))
+    slow = statistics.quantiles(refusals, n=100)[98] * 1000
+    return (
+        f"overload by {clients} clients for {seconds:.0f} s: {dict(sorted(statuses.items()))}, refused within "
+        f"{statistics.median(refusals) * 1000:.0f} ms (median), {slow:.0f} ms (p99)"
+    )
+
+
+async def drain(server: Server, count: int = 32) -> str:
+    """Send SIGTERM while streams are open."""
+    body = {"messages": HELLO, "max_tokens": 300, "ignore_eos": True}
+    whole = asyncio.gather(*(stream(server, body) for _ in range(count)))
+    await _until(server, "num_requests_running", count)
+    begin = time.monotonic()
+    status = await asyncio.to_thread(server.stop)
+    texts = [text for _, _, text in await whole]
+    ended = sum(b'"finish_reason": "length"' in text and b"[DONE]" in text for text in texts)
+    seconds = time.monotonic() - begin
+    return f"SIGTERM: {ended} of {count} open streams ended whole, exit status {status} in {seconds:.1f} s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=10_000, help="fuzzed requests")
     parser.add_argument("--streams", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the overload")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the overload")
     arguments = parser.parse_args()
-    paddle.seed(1)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    service, url, server = start()
-    process = psutil.Process()
-    httpx.get(f"{url}/health")
-    print(streams(url, arguments.streams), flush=True)
-    before = process.memory_info().rss
-    print(fuzz(url, arguments.requests), flush=True)
-    print(
-        f"  engine alive: {service.is_alive}; resident memory {(process.memory_info().rss - before) / 1e6:+.1f} MB",
-        flush=True,
-    )
-    print(leaving(service, url), flush=True)
-    service.engine.drain(10)
-    service.engine.check()
-    print("blocks: none lost", flush=True)
-    service.engine.stop()
-    server.close()
-    service, url, server = start(max_running=2, max_waiting=4)
-    before = process.memory_info().rss
-    print(overload(url, arguments.seconds), flush=True)
-    print(f"  resident memory {(process.memory_info().rss - before) / 1e6:+.1f} MB", flush=True)
-    service.engine.stop()
-    server.close()
+    folder = write_tiny_model(Path(tempfile.mkdtemp()))
+    with serving(folder, "--max_running", "128", "--cache_tokens", "65536") as server:
+        process = psutil.Process(server.process.pid)
+        asyncio.run(streams(server, 8))
+        print(asyncio.run(streams(server, arguments.streams)), flush=True)
+        before = process.memory_info().rss
+        print(asyncio.run(fuzz(server, arguments.requests)), flush=True)
+        grown = (process.memory_info().rss - before) / 1e6
+        print(
+            f"  resident memory {grown:+.1f} MB; blocks in use {server.figure('kv_cache_usage_perc'):.0f}", flush=True
+        )
+        print(asyncio.run(drain(server)), flush=True)
+    with serving(folder, "--max_running", "2", "--max_queue", "4") as server:
+        print(asyncio.run(leaving(server)), flush=True)
+        process = psutil.Process(server.process.pid)
+        before = process.memory_info().rss
+        print(asyncio.run(overload(server, arguments.seconds, 24)), flush=True)
+        print(f"  resident memory {(process.memory_info().rss - before) / 1e6:+.1f} MB", flush=True)
 
 
 if __name__ == "__main__":
