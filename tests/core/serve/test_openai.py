@@ -220,14 +220,33 @@ def test_a_client_that_leaves_frees_its_place(seconds, make_service, listening):
         place.service.engine.check()
 
 
-def test_a_dead_engine_is_told_to_open_streams_and_to_probes(served):
-    body = {"messages": HELLO, "max_tokens": 100, "stream": True, "ignore_eos": True}
-    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body) as reply:
-        lines = reply.iter_lines()
-        next(lines)
-        served.service.engine._runner.run = lambda works: 1 / 0
-        said = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    assert "engine has died" in said[-1]["error"]["message"]
+def test_a_dead_engine_is_told_to_every_open_request_and_to_probes(served):
+    body = {"messages": HELLO, "max_tokens": 100, "ignore_eos": True}
+    told, all_began = [], threading.Barrier(9)
+
+    def stream():
+        with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body | {"stream": True}) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            all_began.wait(30)
+            said = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        told.append(said[-1]["error"]["message"])
+
+    def whole():
+        all_began.wait(30)
+        reply = httpx.post(f"{served.url}/v1/chat/completions", json=body)
+        told.append(reply.json()["error"]["message"])
+
+    slowed(served.service, 0.05)
+    threads = [threading.Thread(target=ask) for ask in [*[stream] * 6, *[whole] * 2]]
+    for thread in threads:
+        thread.start()
+    all_began.wait(30)
+    served.service.engine._runner.run = lambda works: 1 / 0
+    for thread in threads:
+        thread.join(30)
+    assert len(told) == 8
+    assert all("engine has died" in message or "takes no new requests" in message for message in told)
     assert httpx.get(f"{served.url}/health").status_code == 503
     with pytest.raises(openai.InternalServerError):
         chat(client(served))
