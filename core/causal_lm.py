@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .adapters.prefix import Prefix
     from .ops.cross_entropy import SplitLoss
-    from .ops.mask import AttentionMask
+    from .ops.mask import AttentionMask, ComposedMask
     from .registry.facts import ModelConfig
 
 
@@ -39,9 +39,9 @@ class Cache(Protocol):
 class BlockContext:
     """What every block of one forward pass reads; made once by ``CausalLM.context``."""
 
-    mask: AttentionMask
+    mask: AttentionMask | ComposedMask
     rotary: tuple[Tensor, ...] = ()
-    """Cosine and sine tables, as the family's attention wants them; empty without rotary positions."""
+    """Cosine and sine tables [B, S, ...], as the family's attention wants them; empty without rotary positions."""
     query_scale_BS: Tensor | None = None
     """Factor on the queries by position (logn attention)."""
 

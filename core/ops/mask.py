@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -30,6 +30,22 @@ class AttentionMask:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Results of ``visible_ranges``, which every layer asks for."""
+
+
+class Attend(Protocol):
+    """Attention as a composed mask calls it; the rest of the arguments of ``ops.attention`` is settled."""
+
+    def __call__(
+        self, q_BSND: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: AttentionMask, heads: slice = slice(None), /
+    ) -> Tensor:
+        """Return the outputs [B, S, N, D]; ``heads`` says which of the layer's query heads are given."""
+
+
+class ComposedMask(Protocol):
+    """A mask under which attention is put together out of simpler calls."""
+
+    def attend(self, q_BSND: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, act: Attend, /) -> Tensor:
+        """Return the outputs [B, S, N, D] of all queries."""
 
 
 def visible_ranges(mask: AttentionMask, num_queries: int, num_keys: int) -> tuple[np.ndarray, np.ndarray] | None:

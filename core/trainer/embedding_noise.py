@@ -9,6 +9,7 @@ import paddle
 from paddle import nn
 
 from ..errors import Problem, RefusedError
+from ..parallel.sep.model import own_tokens
 from ..parallel.tensor.layers import VocabularyEmbedding
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class EmbeddingNoise:
         Raises:
             RefusedError: the family does not say which layer that is.
         """
-        self.alpha, self._seed = alpha, seed
+        self.alpha, self._model, self._seed = alpha, model, seed
         self._noise_BSD: Tensor | None = None
         self._drawn_for: tuple[Batch, int] | None = None
         _token_embedding(model, family, alpha).register_forward_post_hook(self._add)
@@ -59,8 +60,9 @@ class EmbeddingNoise:
             batch, position = self._drawn_for
             noise = draw_noise(batch.segments_BS, embedded_BSD.shape[-1], self.alpha, self._seed, position)
             # Rows may have been made longer since, to be cut evenly among ranks.
-            longer = ((0, 0), (0, embedded_BSD.shape[1] - noise.shape[1]), (0, 0))
-            self._noise_BSD = paddle.to_tensor(np.pad(noise, longer))
+            own = own_tokens(self._model, paddle.to_tensor(noise), fill=0.0)
+            missing = embedded_BSD.shape[1] - own.shape[1]
+            self._noise_BSD = nn.functional.pad(own, [0, 0, 0, missing, 0, 0]) if missing else own
         return embedded_BSD + self._noise_BSD.astype(embedded_BSD.dtype)
 
 

@@ -59,8 +59,7 @@ class SplitCausalLM(CausalLM):
         if not missing:
             return super().forward(input_ids_BS, positions, mask, cache)
         length = input_ids_BS.shape[1]
-        longer = _lengthen(input_ids_BS, missing), _lengthen(positions, missing), _padded(mask, missing)
-        return super().forward(*longer, cache)[:, :length]
+        return super().forward(*lengthened(input_ids_BS, positions, mask, missing), cache)[:, :length]
 
     def embed(self, input_ids_BS: Tensor, positions: Tensor) -> Tensor:
         hidden_BSH = super().embed(input_ids_BS, positions)  # type: ignore[safe-super]  # the family's
@@ -92,10 +91,15 @@ def model_parts(model: CausalLM) -> dict[str, Part]:
     return {name: Part.whole(tuple(parameter.shape)) for name, parameter in parameters(model).items()}
 
 
-def _padded(mask: AttentionMask, missing: int) -> AttentionMask:
-    """Describe rows with padding at their end, which no token sees."""
+def lengthened(
+    input_ids_BS: Tensor, positions: Tensor, mask: AttentionMask, missing: int
+) -> tuple[Tensor, Tensor, AttentionMask]:
+    """Return what a model is called with, with ``missing`` tokens of padding at the end of the rows."""
+    if not missing:
+        return input_ids_BS, positions, mask
     segments, prefix = (None if x is None else _lengthen(x, missing) for x in (mask.segments_BT, mask.prefix_BT))
-    return replace(mask, segments_BT=segments, prefix_BT=prefix)
+    padded = replace(mask, segments_BT=segments, prefix_BT=prefix)
+    return _lengthen(input_ids_BS, missing), _lengthen(positions, missing), padded
 
 
 def _lengthen(x: Tensor, missing: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Context parallelism: ranks that have a share of each row's tokens."""
