@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..launch.framework import import_paddle
 from ..ops.select import choices
+from ..parallel.plan import ParallelPlan
 from ..run import Run
 from .parameters import ParameterCount
 
@@ -31,9 +32,10 @@ class Duration:
         return self.flops_per_step / (self.flops_per_second * self.share)
 
 
-def estimate_step(run: Run, count: ParameterCount) -> Duration:
-    """Return the time of one optimizer step; measures the machine for a moment.
+def estimate_step(run: Run, count: ParameterCount, plan: ParallelPlan) -> Duration:
+    """Return the time of one optimizer step on each rank; measures the machine for a moment.
 
+    Ranks that share matrices, layers or rows share their work evenly; that they wait for each other is left out.
     Operations are 6 N for each token, 12 L N D S for attention, and a third more with recomputation.
 
     Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
@@ -45,11 +47,13 @@ def estimate_step(run: Run, count: ParameterCount) -> Duration:
         per_token *= 4 / 3
     variants = [choice.variant for choice in choices()]
     share = SHARE["native"] if variants.count("native") > len(variants) / 2 else SHARE["plain"]
-    return Duration(flops_per_step=per_token * tokens_per_step(run), flops_per_second=_measure(), share=share)
+    shared = plan.mp * plan.pp * plan.sep
+    tokens = tokens_per_step(run) / shared
+    return Duration(flops_per_step=per_token * tokens, flops_per_second=_measure(), share=share)
 
 
 def tokens_per_step(run: Run) -> int:
-    """Return the tokens of one optimizer step, padding included."""
+    """Return the tokens of one optimizer step, padding included, of the ranks that see the same samples."""
     training = run.config.training
     rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
     return rows * run.config.data.max_length

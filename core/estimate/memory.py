@@ -1,32 +1,28 @@
-"""Peak memory of one process, from shapes alone, by what it is spent on.
+"""Peak memory of one rank, from shapes alone, by what it is spent on.
 
-Everything is float32. What a block keeps for its backward pass is counted tensor by tensor on the network that all
-families share in outline: norm, attention, norm, gated feed-forward. A test compares the sum with the memory of a
-real run.
+Everything is float32. What a block keeps for its backward pass is counted tensor by tensor (``activations.py``). Tests
+and ``benchmarks/plan_memory.py`` compare the sums with the memory of real runs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.option import TRAINING
-from ..ops.select import choices
-from ..registry.facts import ModelConfig
+from ..parallel.plan import ParallelPlan
+from ..parallel.units import BUCKET_BYTES
 from ..run import Run
-from .parameters import ParameterCount
+from .activations import BYTE, FLOAT, StepActivations
+from .layout import RankShare
 
-FLOAT = 4
-CHUNK_TOKENS = 1024
-"""Of ``linear_cross_entropy``: tokens whose logits exist at the same time."""
 LIBRARIES = 60_000_000
 """Bytes of what a task imports besides Paddle."""
-HEAP_RESERVE = 0.05
+HEAP_RESERVE = 0.08
 """Share of its peak that the heap holds besides, in small gaps, where it is kept between steps."""
-PLAIN_SCORES = 4
-"""S x S matrices a head that plain attention keeps or makes: scores, with bias, softmax, gradient."""
-PLAIN_NORM = 3
-"""Hidden states more that each plain norm keeps: its square, scaled input, and result before the weight."""
+WRITTEN = 3
+"""Copies of the tensor that is being saved: as it is, as it is laid out in the file, and read back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +38,51 @@ class Phase:
         return sum(self.parts.values())
 
 
-def phases(run: Run, count: ParameterCount, base: int) -> list[Phase]:
-    """Return the phases of a run that may be its peak.
+def peak_of(run: Run, share: RankShare, plan: ParallelPlan, base: int) -> Phase:
+    """Return the phase of a run in which a rank needs most.
 
     Args:
         run: the checked request.
-        count: of the model's parameters.
+        share: what the rank has of the model.
+        plan: of the ranks.
         base: bytes of the process with Paddle and without a model.
     """
+    return max(phases(run, share, plan, base), key=lambda phase: phase.total)
+
+
+def phases(run: Run, share: RankShare, plan: ParallelPlan, base: int) -> list[Phase]:
+    """Return the phases of a run that may be a rank's peak; see ``peak_of``."""
     program = {"Python and Paddle": base + LIBRARIES}
-    weights = {"weights": FLOAT * (count.total + (count.trained if count.is_frozen else 0))}
     if run.config.task not in TRAINING:
+        weights = {"weights": FLOAT * share.computed}
+        if run.config.task == "export":
+            weights["weights of the graph"] = FLOAT * share.computed  # the two are compared
         return [
-            Phase("computing", program | weights | _decoding(run)),
-            Phase("loading", program | weights | _reading(count)),
+            Phase("computing", program | weights | _decoding(run, plan)),
+            # Weights are read one tensor at a time: the largest is as in the file, transposed, and in the model.
+            Phase("loading", program | weights | {"the tensor that is read": 2 * FLOAT * share.largest}),
         ]
-    optimizer = {"optimizer": 2 * FLOAT * count.trained}
-    gradients = {"gradients": FLOAT * count.trained}
-    found = [Phase("a training step", program | weights | optimizer | gradients | _step(run, count))]
+    held = program | {"weights": _weights(run, share) + FLOAT * _reference(run, share)}
+    held |= {"optimizer": 2 * FLOAT * share.updated}
+    step = StepActivations.of(run, share, plan)
+    gradients, moving = _gradients(share), _moving(share, plan)
+    # With one micro-batch there are no gradients yet while its loss is computed.
+    before = gradients if run.config.training.gradient_accumulation_steps > 1 else 0
+    found = [
+        Phase(
+            "the loss of a micro-batch",
+            held | {"gradients": FLOAT * before, "activations": step.all, "logits": step.logits, "in transit": moving},
+        ),
+        Phase(
+            "the end of a backward pass",
+            held | {"gradients": FLOAT * gradients, "activations": step.last_block, "in transit": moving},
+        ),
+    ]
     if run.config.training.save_rehearsal:
-        read = {"optimizer, read back": 2 * FLOAT * count.trained}
-        found.append(Phase("the rehearsal of saving", program | weights | optimizer | read))
+        read = {"the tensor that is read back": WRITTEN * FLOAT * share.largest}
+        found.append(Phase("the rehearsal of saving", held | read))
+    written = {"the tensor that is written": WRITTEN * FLOAT * share.largest}
+    found.append(Phase("the writing of the result", held | written))
     return [Phase(phase.name, phase.parts | {"heap in reserve": int(HEAP_RESERVE * phase.total)}) for phase in found]
 
 
@@ -81,59 +101,68 @@ def machine_memory() -> int:
     return min(limits, default=0)
 
 
-def _step(run: Run, count: ParameterCount) -> dict[str, int]:
-    """Return what one micro-batch needs besides parameters and their like."""
-    training, model = run.config.training, run.model_config
-    tokens = training.per_device_train_batch_size * run.config.data.max_length
-    block = block_floats(model, run.config.data.max_length)
-    if training.recompute and training.recompute_granularity == "full":
-        kept = model.num_layers * model.hidden_size + block
-    else:
-        kept = model.num_layers * block
-    backward = 3 * model.ffn_size + 4 * model.hidden_size  # gradients inside the block that is at work
-    chunk = min(CHUNK_TOKENS, tokens) * model.vocab_size
-    head = 0 if count.is_frozen else model.vocab_size * model.hidden_size  # its gradient
-    ends = 4 * model.hidden_size * tokens  # embedding, final norm, and the gradient of the hidden states
-    return {
-        "activations": FLOAT * (tokens * (kept + backward) + ends),
-        "logits of a chunk": FLOAT * (2 * chunk + head),
-    }
+def _weights(run: Run, share: RankShare) -> int:
+    """Return the bytes of what a rank keeps of model and adapter, matrices that are kept as codes among them."""
+    algorithm, kept = run.config.adapter.weight_quantize_algo, FLOAT * share.kept
+    if algorithm is None or not share.is_frozen:
+        return kept
+    from ..adapters.coded_base import NF4_BLOCK, coded_names
+    from ..adapters.settings import QUANTIZED_BITS
+
+    names = coded_names(run.family, run.model_config) or ()
+    coded = sum(math.prod(share.model.get(f"{name}.weight", (0,))) for name in names)
+    scale = BYTE if run.config.adapter.weight_double_quant else FLOAT
+    bits = QUANTIZED_BITS.get(algorithm, 4) + 8 * scale / (run.config.adapter.weight_blocksize or NF4_BLOCK)
+    return kept - FLOAT * coded + int(bits * coded / 8)
 
 
-def block_floats(model: ModelConfig, length: int) -> int:
-    """Return the numbers that one block keeps for its backward pass, for each token of rows of ``length``."""
-    native = {choice.op for choice in choices() if choice.variant == "native"}
-    query, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    kept = 4 * model.hidden_size + 2 * query + 2 * kv + 3 * model.ffn_size
-    if "attention" not in native:
-        kept += PLAIN_SCORES * model.num_heads * length
-    if "norm" not in native:
-        kept += 2 * PLAIN_NORM * model.hidden_size
-    if "rotary" not in native:
-        kept += 2 * (query + kv)
-    if "swiglu" not in native:
-        kept += model.ffn_size
-    return kept
+def _gradients(share: RankShare) -> int:
+    """Return the values of all gradients that a rank has when a backward pass is over."""
+    if share.units and share.reduces_early:
+        return share.updated
+    return sum(map(math.prod, share.trained.values()))
 
 
-def _decoding(run: Run) -> dict[str, int]:
+def _moving(share: RankShare, plan: ParallelPlan) -> int:
+    """Return the bytes of parameters and gradients that are being gathered or reduced."""
+    replicas = plan.dp * plan.sharding * plan.sep
+    if replicas == 1:
+        return 0
+    if not share.units:
+        return min(BUCKET_BYTES, FLOAT * sum(map(math.prod, share.trained.values())))
+    blocks = [unit for unit in share.units if unit.kind == "block"]
+    largest = max(unit.values for unit in share.units)
+    block = max((unit.values for unit in blocks), default=0)
+    if not share.keeps_rows:
+        return FLOAT * largest
+    # A block's parameters, and as much again while they are put together; a large matrix is gathered in its place.
+    others = sum(unit.values for unit in share.units if unit.kind == "others")
+    return FLOAT * (others + max(2 * block, largest) + largest)
+
+
+def _reference(run: Run, share: RankShare) -> int:
+    """Return the values of the model that preferences are measured against."""
+    if run.config.task != "dpo" or share.is_frozen:
+        return 0
+    from ..trainer.preference_loss import PreferenceLoss
+
+    return share.computed if PreferenceLoss.from_options(run.config.training).needs_reference else 0
+
+
+def _decoding(run: Run, plan: ParallelPlan) -> dict[str, int]:
     model, options = run.model_config, run.config.decoding
-    if run.config.task == "convert":
+    if run.config.task in ("convert", "export"):
         return {}
     length = min(run.config.data.src_length + options.max_new_tokens, model.max_positions)
     # Without a size the engine answers as many as its cache holds; one row is the least that it takes.
     rows = (options.batch_size or 1) if run.config.task == "generate" else 1
     if options.decode_strategy == "beam_search":
         rows *= options.num_beams
-    cache = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length * rows
-    prompt = rows * run.config.data.src_length * (3 * model.ffn_size + 4 * model.hidden_size)
+    heads = max(1, model.num_kv_heads // plan.mp)
+    cache = 2 * model.num_layers * heads * model.head_dim * length * rows
+    prompt = rows * run.config.data.src_length * (3 * model.ffn_size // plan.mp + 4 * model.hidden_size)
     return {
         "keys and values": FLOAT * cache,
         "activations": FLOAT * prompt,
         "logits": FLOAT * 2 * rows * model.vocab_size,
     }
-
-
-def _reading(count: ParameterCount) -> dict[str, int]:
-    """Weights are read one tensor at a time: the largest exists as in the file, transposed, and in the model."""
-    return {"the tensor that is read": 2 * FLOAT * count.largest}

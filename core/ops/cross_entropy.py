@@ -205,7 +205,9 @@ class _KnownGradients(PyLayer):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # In their own memory: the gradient of a head is among the largest tensors of a step.
+        grads, ctx.grads = ctx.grads, ()
         return tuple(
-            grad * upstream.astype(grad.dtype) if wanted else None
-            for grad, wanted in zip(ctx.grads, ctx.wanted, strict=True)
+            grad.multiply_(upstream.astype(grad.dtype)) if wanted else None
+            for grad, wanted in zip(grads, ctx.wanted, strict=True)
         )

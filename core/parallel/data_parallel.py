@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import paddle
 
 from .collectives import all_reduce_in_place
+from .flat import flattened, unflattened
+from .overlap import Overlap
 from .plan import REPLICAS
 from .slices import Part
+from .units import buckets
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -18,27 +21,30 @@ if TYPE_CHECKING:
     from .groups import Group
     from .mesh import Mesh
 
-BUCKET_BYTES = 32 << 20
-"""Gradients that are sent at once: large enough that the start of a call costs nothing beside it."""
-
 
 class Replicated:
     """Every parameter, whole, on every rank (``Holding``)."""
 
     keeps_whole: bool = True
 
-    def __init__(self, model: CausalLM, mesh: Mesh, parts: Mapping[str, Part] | None = None) -> None:
+    def __init__(
+        self, model: CausalLM, mesh: Mesh, parts: Mapping[str, Part] | None = None, *, overlaps: bool | None = None
+    ) -> None:
         """Look at a model's trainable parameters.
 
         Args:
             model: of this rank.
             mesh: of this rank.
             parts: which part of the logical parameter each of the model's parameters is, where it is not all of it.
+            overlaps: sums travel while the backward pass goes on. By default where they travel beside it
+                (``overlap.py``): on NCCL, not on gloo.
         """
         self.tensors: Mapping[str, Tensor] = trainable(model)
         self.parts: Mapping[str, Part] = parts_of(self.tensors, parts)
         self._group = mesh.group(*REPLICAS)
         self._sums: dict[str, Tensor] = {}
+        wanted = self._group.backend != "gloo" if overlaps is None else overlaps
+        self._overlap = Overlap(self.tensors, self._group) if wanted and not self._group.is_alone else None
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients by parameter; after ``reduce`` their sums, which may be views of one buffer."""
@@ -50,17 +56,26 @@ class Replicated:
         """Forget all gradients."""
         self._sums = {}
         for tensor in self.tensors.values():
-            tensor.clear_gradient(set_to_zero=False)
+            tensor.grad = None  # clear_gradient would keep the memory
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of one micro-batch; gradients are summed after the last one."""
-        loss.backward()
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Run the backward pass of one micro-batch; gradients are summed in the last one, or after it.
+
+        Raises:
+            DistributedError: a rank has gone, is late, or has other gradients.
+        """
+        if self._overlap is not None and is_last:
+            self._overlap.run(loss)
+        else:
+            loss.backward()
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that computed them from different tokens."""
         if self._group.is_alone:
             return
-        gradients = self.gradients()
+        if self._overlap is not None:
+            self._sums |= self._overlap.sums()
+        gradients = {name: tensor.grad for name, tensor in self.tensors.items() if tensor.grad is not None}
         for bucket in buckets({name: 4 * int(gradient.size) for name, gradient in gradients.items()}):
             self._sums |= summed({name: gradients.pop(name) for name in bucket}, self._group)
             for name in bucket:
@@ -96,32 +111,7 @@ def summed(gradients: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
     """
     shapes = {name: gradient.shape for name, gradient in gradients.items()}
     with paddle.no_grad():
-        flat = paddle.concat([gradient.flatten() for gradient in gradients.values()])
+        flat = flattened(list(gradients.values()))
         gradients.clear()
         all_reduce_in_place(flat, group)
         return dict(zip(shapes, unflattened(flat, list(shapes.values())), strict=True))
-
-
-def unflattened(flat: Tensor, shapes: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """Yield tensors that lie one after the other in ``flat``, without copying them."""
-    at = 0
-    for shape in shapes:
-        size = 1
-        for length in shape:
-            size *= length
-        yield flat._slice(at, at + size).reshape(list(shape)) if size else paddle.zeros(list(shape))
-        at += size
-
-
-def buckets(sizes: Mapping[str, int], *, most: int = BUCKET_BYTES) -> Iterator[list[str]]:
-    """Yield names in their order, together as long as their ``sizes`` add up to ``most`` at the most."""
-    bucket: list[str] = []
-    held = 0
-    for name, size in sizes.items():
-        if bucket and held + size > most:
-            yield bucket
-            bucket, held = [], 0
-        bucket.append(name)
-        held += size
-    if bucket:
-        yield bucket

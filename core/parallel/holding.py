@@ -32,8 +32,8 @@ class Holding(Protocol):
     def drop_gradients(self) -> None:
         """Forget all gradients."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of one micro-batch."""
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Run the backward pass of one micro-batch; what the last one of a step has made may be sent meanwhile."""
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that computed them from different tokens."""

@@ -1,4 +1,4 @@
-"""Parameters that are gathered and reduced together: those of one block, or all that are in no block.
+"""Parameters that are gathered and reduced together: those of one block, one large matrix, or what is left.
 
 Each parameter is cut along its rows, about as many for each rank of the sharding group. What one rank has of all of
 them lies in one flat tensor when it is sent, filled up so that all ranks send the same number of values.
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import paddle
 
-from .collectives import all_gather_parts, all_reduce_in_place, reduce_scatter_in_place
-from .data_parallel import unflattened
+from .collectives import all_gather_flat, all_reduce_in_place, reduce_scatter_in_place
+from .flat import unflattened
+from .units import even_rows
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -24,26 +25,31 @@ if TYPE_CHECKING:
 class Unit:
     """One rank's share of some parameters."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], mesh: Mesh, *, frees: bool) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], mesh: Mesh, *, frees: bool, shards: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Cut the parameters.
 
         Args:
-            parameters: with values, at least one dimension each.
+            parameters: at least one dimension each; with values, or without where there are ``shards``.
             mesh: of this rank.
             frees: the parameters themselves have values only between ``gather`` and ``free``.
+            shards: this rank's rows of them by name, where they are cut already.
         """
         self.parameters = dict(parameters)
         self.mesh = mesh
         self.group = mesh.group("sharding")
         self.frees = frees
-        self.rows = {name: _cut(tensor.shape[0], self.group.size) for name, tensor in self.parameters.items()}
-        self.shares = {name: self._share(name) for name in self.parameters}
+        self.rows = {name: even_rows(tensor.shape[0], self.group.size) for name, tensor in self.parameters.items()}
+        self.shares = {name: shards[name] if shards else self._share(name) for name in self.parameters}
         self._shapes = {name: list(tensor.shape) for name, tensor in self.parameters.items()}
         self._places, lengths = self._places_of_all()
         self._length = max(lengths)
         self._gradient_L: Tensor | None = None
         self._reduced: set[str] = set()
-        self.is_gathered = True
+        self._is_one_block = len(self.parameters) == 1 and min(lengths) == self._length
+        """The ranks' shares, one after the other, are the one parameter that there is."""
+        self.is_gathered = not shards
         self.free()
 
     def gather(self) -> None:
@@ -52,11 +58,14 @@ class Unit:
             return
         with paddle.no_grad():
             pieces = [share.flatten() for share in self.shares.values()]
-            theirs = all_gather_parts(_filled(pieces, self._length), self.group)
+            flat_WL = all_gather_flat(_filled(pieces, self._length), self.group)
             for name, parameter in self.parameters.items():
-                rows = [self._rows_in(flat_L, name, rank) for rank, flat_L in enumerate(theirs)]
-                whole = paddle.concat([some for some in rows if some is not None]).reshape(self._shapes[name])
-                _put(parameter, whole, replace=self.frees)
+                if not self._is_one_block:
+                    rows = [self._rows_in(flat_WL, name, rank) for rank in range(self.group.size)]
+                    whole = paddle.concat([some for some in rows if some is not None])
+                else:
+                    whole = flat_WL
+                _put(parameter, whole.reshape(self._shapes[name]), replace=self.frees)
         self.is_gathered = True
 
     def free(self) -> None:
@@ -71,12 +80,7 @@ class Unit:
         if all(parameter.grad is None for parameter in self.parameters.values()):
             return
         with paddle.no_grad():
-            flat_WL = paddle.zeros([self.group.size * self._length])
-            for name, parameter in self.parameters.items():
-                if parameter.grad is not None:
-                    self._reduced.add(name)
-                    self._pack(name, parameter.grad.contiguous(), flat_WL)
-                    parameter.grad = None
+            flat_WL = self._take_gradients()
             mine_L = reduce_scatter_in_place(flat_WL, self.group)
             del flat_WL
             for axis in ("dp", "sep"):
@@ -107,11 +111,29 @@ class Unit:
         share: Tensor = parameter._slice(first, end)
         return share.clone() if self.frees else share
 
-    def _rows_in(self, flat_L: Tensor, name: str, rank: int) -> Tensor | None:
-        """Return a view of a rank's rows of a parameter in its flat tensor; ``None`` where it has none."""
-        at, size = self._places[rank][name], self._size(name, rank)
-        rows: Tensor | None = flat_L._slice(at, at + size) if size else None
+    def _rows_in(self, flat_WL: Tensor, name: str, rank: int) -> Tensor | None:
+        """Return a view of a rank's rows of a parameter among what all ranks have; ``None`` where it has none."""
+        at, size = rank * self._length + self._places[rank][name], self._size(name, rank)
+        rows: Tensor | None = flat_WL._slice(at, at + size) if size else None
         return rows
+
+    def _take_gradients(self) -> Tensor:
+        """Return the parameters' gradients, each rank's rows together, and drop them."""
+        if self._is_one_block:
+            ((name, parameter),) = self.parameters.items()
+            self._reduced.add(name)
+            gradient = parameter.grad
+            assert gradient is not None, "a unit without gradients is not reduced"
+            joined: Tensor = gradient.contiguous().reshape([-1])
+            parameter.grad = None
+            return joined
+        flat_WL = paddle.zeros([self.group.size * self._length])
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                self._reduced.add(name)
+                self._pack(name, parameter.grad.contiguous(), flat_WL)
+                parameter.grad = None
+        return flat_WL
 
     def _pack(self, name: str, gradient: Tensor, flat_WL: Tensor) -> None:
         """Put each rank's rows of a gradient where that rank's share of all gradients lies."""
@@ -138,11 +160,6 @@ class Unit:
         first, end = self.rows[name][rank]
         width: int = math.prod(self.parameters[name].shape[1:])
         return (end - first) * width
-
-
-def _cut(rows: int, ranks: int) -> list[tuple[int, int]]:
-    """Return first and last row of each rank's share, as even as it goes."""
-    return [(rows * rank // ranks, rows * (rank + 1) // ranks) for rank in range(ranks)]
 
 
 def _filled(pieces: list[Tensor], length: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -15,6 +15,7 @@ from ...convert.logical import open_logical, parameters
 from ...convert.source import open_tensors
 from ..collectives import all_gather
 from ..pipeline.stage import forget
+from ..shards import lay_out_shards
 from ..slices import Part
 from .apply import parallelize
 from .arrays import cut, put
@@ -37,7 +38,9 @@ def everything(name: str) -> bool:
     return True
 
 
-def build_random(family: Family, config: ModelConfig, mesh: Mesh, *, wanted: Wanted = everything) -> CausalLM:
+def build_random(
+    family: Family, config: ModelConfig, mesh: Mesh, *, wanted: Wanted = everything, shards: bool = False
+) -> CausalLM:
     """Build this rank's part of a model with random weights: those of one process with the same seed.
 
     Every rank draws all parameters, one after the other, and keeps its own slices.
@@ -48,16 +51,20 @@ def build_random(family: Family, config: ModelConfig, mesh: Mesh, *, wanted: Wan
         mesh: of the run.
         wanted: says of a parameter name whether this rank has any of it (a pipeline stage has not all); the others
             are taken out of the model.
+        shards: the parameters get no values; this rank's rows of them are ``shards_of`` the model.
     """
     model = build_empty(family, config)
     logical = parameters(model)
     model = _split(model, family, mesh, wanted)
-    parts, targets = model_parts(model), parameters(model)
+    targets = _targets(model, mesh, shards=shards)
     for name in list(logical):
         drawn = logical.pop(name)
         drawn.initialize()
-        if name in targets and targets[name] is not drawn:
-            fill(targets[name], cut(drawn.numpy(), parts[name]))
+        if name in targets and targets[name][0] is not drawn:
+            target, part = targets[name]
+            _fill(target, cut(drawn.numpy(), part))
+        if shards:
+            drawn._clear_data()
     return model
 
 
@@ -68,6 +75,7 @@ def load_part(
     mesh: Mesh,
     *,
     wanted: Wanted = everything,
+    shards: bool = False,
     on_tensor: Callable[[str], None] | None = None,
 ) -> CausalLM:
     """Build this rank's part of a model out of a model directory or weight file, in float32.
@@ -80,6 +88,7 @@ def load_part(
         path: model directory, weight file, or GGUF file.
         mesh: of the run.
         wanted: says of a parameter name whether this rank has any of it; the others are taken out of the model.
+        shards: the parameters get no values; this rank's rows of them are ``shards_of`` the model.
         on_tensor: told the name of each parameter that has been filled.
 
     Raises:
@@ -90,10 +99,11 @@ def load_part(
     model = build_empty(family, config)
     tensors = open_logical(family, config, source, {name: tuple(p.shape) for name, p in parameters(model).items()})
     model = _split(model, family, mesh, wanted)
-    parts, targets = model_parts(model), parameters(model)
+    targets = _targets(model, mesh, shards=shards)
     for name in tensors.shapes:
         if name in targets:
-            fill(targets[name], to_float32(cut(tensors.read(name), parts[name]), tensors.dtype(name)))
+            target, part = targets[name]
+            _fill(target, to_float32(cut(tensors.read(name), part), tensors.dtype(name)))
             if on_tensor is not None:
                 on_tensor(name)
     return model
@@ -123,6 +133,19 @@ def _join(local: Tensor, parts: list[Part], group: Group) -> np.ndarray:
     for part, theirs in zip(parts, everybody, strict=True):
         put(theirs, whole, part)
     return whole
+
+
+def _targets(model: CausalLM, mesh: Mesh, *, shards: bool) -> dict[str, tuple[Any, Part]]:
+    """Return where the values of each parameter go, and which part of the logical parameter that is."""
+    if shards:
+        return lay_out_shards(model, mesh)
+    parts = model_parts(model)
+    return {name: (parameter, parts[name]) for name, parameter in parameters(model).items()}
+
+
+def _fill(target: Any, values: np.ndarray) -> None:
+    if values.size:  # a rank may have no row of a parameter
+        fill(target, values)
 
 
 def _split(model: CausalLM, family: Family, mesh: Mesh, wanted: Wanted) -> CausalLM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_run.core.commands.configuration import shown
-from llm_run.core.commands.plan import spell
+from llm_run.core.commands.plan_text import spell
 from llm_run.core.commands.table import aligned, markdown, width, wrapped
 
 

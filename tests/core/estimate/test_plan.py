@@ -15,6 +15,7 @@ from llm_run.core.adapters.files import new_adapter
 from llm_run.core.adapters.settings import LoraSettings
 from llm_run.core.estimate.duration import tokens_per_step
 from llm_run.core.estimate.parameters import count_parameters
+from llm_run.core.estimate.shapes import shapes_of
 from llm_run.core.registry.manager import load_family
 
 PUBLISHED = {
@@ -91,18 +92,18 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("family", "size"), PUBLISHED)
 def test_the_count_of_parameters_is_the_published_one(family: str, size: str) -> None:
     loaded = load_family(family)
-    assert count_parameters(loaded, loaded.card.sizes[size]).total == PUBLISHED[family, size]
+    assert count_parameters(shapes_of(loaded, loaded.card.sizes[size])).total == PUBLISHED[family, size]
 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_an_adapter_counts_with_what_it_trains(dora: bool) -> None:
     family = load_family("llama")
     config, settings = family.card.sizes["tiny"], LoraSettings(rank=4, alpha=8, dora=dora)
-    counted = count_parameters(family, config, settings)
+    counted = count_parameters(shapes_of(family, config, settings))
     model = new_adapter(family.build_model(config), family, settings)
     trained = [int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient]
     assert counted.trained == sum(trained) < counted.total
-    assert count_parameters(family, config).trained == counted.total
+    assert count_parameters(shapes_of(family, config)).trained == counted.total
 
 
 def pretraining(workshop: Path, *more: str) -> list[str]:
@@ -116,10 +117,11 @@ def pretraining(workshop: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("more", "phase"),
     [
-        (["--per_device_train_batch_size", "6", "--max_length", "256", "--no_save_rehearsal"], "a training step"),
+        (["--per_device_train_batch_size", "6", "--max_length", "256", "--no_save_rehearsal"],
+         "the loss of a micro-batch"),
         (["--per_device_train_batch_size", "6", "--max_length", "256", "--no_save_rehearsal", "--save_strategy", "no",
-          "--recompute"], "a training step"),
-        (["--per_device_train_batch_size", "1", "--max_length", "32"], "the rehearsal of saving"),
+          "--recompute"], "the end of a backward pass"),
+        (["--per_device_train_batch_size", "1", "--max_length", "32"], "the end of a backward pass"),
     ],
 )  # fmt: skip
 def test_the_predicted_peak_is_that_of_a_real_run(workshop: Path, more: list[str], phase: str) -> None:
@@ -134,10 +136,60 @@ def test_the_predicted_peak_is_that_of_a_real_run(workshop: Path, more: list[str
     assert 0.7 < (predicted["peak_memory_bytes"] - program) / (measured - program) < 1.35
 
 
+def test_the_predicted_peak_of_a_rank_of_two_is_that_of_a_real_one(workshop: Path) -> None:
+    words = pretraining(
+        workshop, "--sharding", "stage3", "--nproc_per_node", "2", "--per_device_train_batch_size", "2",
+        "--max_length", "256", "--no_save_rehearsal", "--save_strategy", "no", "--logging_steps", "1",
+    )  # fmt: skip
+    main, other = plan(words)["ranks"]
+    done = launch("-m", "llm_run.core", *words)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((workshop / "out" / "metrics.jsonl").read_text().splitlines()[-1])["memory_gb"] * 1e9
+    assert 0.8 < main["peak_memory_bytes"] / measured < 1.25
+    assert main["peak_memory_bytes"] == other["peak_memory_bytes"]
+    assert main["parameter_share"] == 0.5
+
+
+def test_a_plan_of_several_ranks_says_where_each_stands_and_what_it_holds(workshop: Path) -> None:
+    words = pretraining(workshop, "--pipeline_parallel_degree", "2", "--nproc_per_node", "4")
+    ranks = plan(words)["ranks"]
+    assert [rank["coordinates"] for rank in ranks] == [
+        {"dp": dp, "pp": pp, "sharding": 0, "sep": 0, "mp": 0} for dp in (0, 1) for pp in (0, 1)
+    ]
+    assert [rank["groups"] for rank in ranks[:2]] == [{"dp": [0, 2], "pp": [0, 1]}, {"dp": [1, 3], "pp": [0, 1]}]
+    assert ranks[0]["layers"] + ranks[1]["layers"] == list(range(6))
+    assert ranks[0]["parameter_share"] + ranks[1]["parameter_share"] == pytest.approx(1)
+    sent = {(one["axes"], one["operation"]) for one in ranks[0]["communication"]}
+    assert sent == {("pp", "send"), ("dp", "all-reduce")}
+
+
+def test_ranks_that_are_alike_are_one_line(workshop: Path) -> None:
+    words = pretraining(workshop, "--tensor_parallel_degree", "2", "--sharding", "stage3", "--nproc_per_node", "4")
+    lines = launch("-m", "llm_run.core", "plan", *words).stdout.splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("ranks "))
+    assert lines[at].split("  ")[0] == "ranks"
+    assert lines[at + 1].split()[:5] == ["0-3", "0-1", "0-1", "0-5", "25.0%"]
+    assert not lines[at + 2]
+    assert "sharding 2 (stage 3): ranks 0, 2 | 1, 3" in lines
+    assert "mp 2: ranks 0-1 | 2-3" in lines
+
+
 def test_a_plan_writes_nothing_and_loads_no_weights(workshop: Path) -> None:
     before = sorted(workshop.rglob("*"))
     plan([*pretraining(workshop), "--continue_training"])
     assert sorted(workshop.rglob("*")) == before
+
+
+def test_matrices_that_are_kept_as_codes_take_as_many_bits(workshop: Path) -> None:
+    records = workshop / "records.json"
+    records.write_text(json.dumps([{"src": "a", "tgt": "b"}]))
+    words = ["--task", "lora", "--model_name_or_path", str(workshop / "model"), "--dataset_name_or_path", str(records)]
+    plain, coded = (
+        plan([*words, "--output_dir", str(workshop / "adapter"), *more])["memory_parts"]["weights"]
+        for more in ([], ["--weight_quantize_algo", "nf4"])
+    )
+    matrices = 6 * (2 * 512 * 512 + 2 * 512 * 256 + 3 * 512 * 1408)
+    assert plain - coded == matrices * 4 - matrices * 4.5 / 8
 
 
 def test_a_plan_counts_steps_tokens_and_time(workshop: Path) -> None:

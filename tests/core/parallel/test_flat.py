@@ -3,13 +3,7 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
-from llm_run.core.parallel.data_parallel import buckets, unflattened
-
-
-def test_buckets_keep_the_order_and_their_bound_but_for_what_is_larger_alone() -> None:
-    sizes = {"a": 3, "b": 4, "c": 3, "d": 20, "e": 1, "f": 9}
-    assert list(buckets(sizes, most=10)) == [["a", "b", "c"], ["d"], ["e", "f"]]
-    assert list(buckets({}, most=10)) == []
+from llm_run.core.parallel.flat import unflattened
 
 
 def test_tensors_in_a_flat_one_are_views_of_it() -> None:
