@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..convert.source import open_tensors
 from ..errors import DataError, RefusedError, WeightError
 from ..parallel.tensor.arrays import cut
 from ..parallel.tensor.model import model_parts
-from .lora import apply_lora, find_targets, lora_layers
+from .lora import apply_lora, find_targets, matrix_parts
 from .names import LoraTensors, find_pattern, to_foreign, to_logical
 from .settings import PADDLENLP_CONFIG, PEFT_CONFIG, LoraSettings, check_lora_path, peft_fields, read_settings
 
@@ -47,21 +47,22 @@ def new_adapter(model: CausalLM, family: Family, settings: LoraSettings, *, seed
 
 
 def put_adapter(model: CausalLM, adapter: Adapter) -> CausalLM:
-    """Give a plain model the adapter that was read.
+    """Give a plain model the adapter that was read, a pipeline stage what it has of it.
 
     Raises:
         WeightError: a matrix does not fit the layer.
     """
-    ranks = {name: tensors.rank for name, tensors in adapter.layers.items()}
-    parts = model_parts(model)
-    for name, tensors in adapter.layers.items():
-        size = list(parts[f"{name}.weight"].shape)
+    held = matrix_parts(model)
+    layers = {name: tensors for name, tensors in adapter.layers.items() if name in held}
+    ranks = {name: tensors.rank for name, tensors in layers.items()}
+    for name, tensors in layers.items():
+        size = list(held[name].shape)
         if [tensors.a.shape[0], tensors.b.shape[1]] != size:
             said = f"{list(tensors.a.shape)} and {list(tensors.b.shape)}"
             raise WeightError(f"{name}: the adapter's matrices {said} do not fit a layer of {size}.")
-    apply_lora(model, list(adapter.layers), adapter.settings, ranks)
+    apply_lora(model, list(layers), adapter.settings, ranks)
     parts = model_parts(model)
-    for name, tensors in adapter.layers.items():
+    for name, tensors in layers.items():
         layer = model.get_sublayer(name)
         for leaf, values in (("lora_A", tensors.a), ("lora_B", tensors.b), ("lora_magnitude", tensors.magnitude)):
             if leaf in layer._parameters and values is not None:
@@ -91,22 +92,27 @@ def open_adapter(family: Family, config: ModelConfig, directory: Path) -> Adapte
     return Adapter(settings, to_logical(modules, family, config, layout, settings.rank))
 
 
-def collect(model: CausalLM, read: Callable[[str], np.ndarray] | None = None) -> dict[str, LoraTensors]:
-    """Return the adapter of a model by layer name; one that began as singular values (PiSSA) with twice the rank.
+def collect(model: CausalLM) -> dict[str, LoraTensors]:
+    """Return the adapter of a model that has all of its values, by layer name; see ``put_together``."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return put_together(named, lambda name: np.asarray(named[name].numpy()))
+
+
+def put_together(names: Collection[str], read: Callable[[str], np.ndarray]) -> dict[str, LoraTensors]:
+    """Return adapters by layer name; one that began as singular values (PiSSA) with twice the rank.
 
     Args:
-        model: with an adapter.
-        read: returns the values of a parameter or buffer by its name, where the model itself has not all of them.
+        names: of the parameters and buffers of a model with an adapter.
+        read: returns the values of one of them.
     """
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    get = read or (lambda name: named[name].numpy())
     layers = {}
-    for name, layer in lora_layers(model).items():
-        a, b = get(f"{name}.lora_A"), get(f"{name}.lora_B")
-        if layer.is_pissa:
-            a = np.concatenate([a, get(f"{name}.start_A")], axis=1)
-            b = np.concatenate([b, -get(f"{name}.start_B")], axis=0)
-        layers[name] = LoraTensors(a, b, get(f"{name}.lora_magnitude") if layer.lora_magnitude is not None else None)
+    for name in (name.removesuffix(".lora_A") for name in names if name.endswith(".lora_A")):
+        a, b = read(f"{name}.lora_A"), read(f"{name}.lora_B")
+        if f"{name}.start_A" in names:
+            a = np.concatenate([a, read(f"{name}.start_A")], axis=1)
+            b = np.concatenate([b, -read(f"{name}.start_B")], axis=0)
+        magnitude = f"{name}.lora_magnitude"
+        layers[name] = LoraTensors(a, b, read(magnitude) if magnitude in names else None)
     return layers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ..convert.load import fill
+from .frozen import FrozenMatrix, PlainMatrix, frozen_linear
 from .low_rank import linear_with_product
 
 if TYPE_CHECKING:
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
     from .settings import LoraSettings
 
 NORM_EPS = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What an adapter adds, and DoRA's length of each column."""
+
+    a_IR: Tensor
+    b_RO: Tensor
+    lengths_O: Tensor | None
 
 
 class LoraLinear(nn.Layer):
@@ -40,14 +51,13 @@ class LoraLinear(nn.Layer):
             first_IR: what A begins with.
         """
         super().__init__()
-        self.weight, self.bias = base.weight, base.bias
+        self.frozen = self.take_over(base)
         self.scaling, self.dropout, self.is_pissa = settings.scaling, settings.dropout, settings.pissa
         self.is_off = False
-        """Compute as if there were no adapter (``adapters_off``)."""
-        for frozen in (self.weight, self.bias):
-            if frozen is not None:
-                frozen.stop_gradient = True
-        rank, out_size = first_IR.shape[1], self.weight.shape[1]
+        """Compute as before training (``adapters_off``)."""
+        self.begun: Factors | None = None
+        """What that was, where training goes on from an adapter; ``None``: there was none."""
+        rank, out_size = first_IR.shape[1], self.frozen.shape[1]
         self.lora_A = self.create_parameter(list(first_IR.shape))
         self.lora_B = self.create_parameter([rank, out_size], default_initializer=nn.initializer.Constant(0.0))
         fill(self.lora_A, first_IR)
@@ -55,43 +65,63 @@ class LoraLinear(nn.Layer):
         if self.is_pissa:
             self._begin_with_singular_values(rank)
 
+    def take_over(self, base: nn.Layer) -> FrozenMatrix:
+        """Hold and freeze the parameters of a layer, and return its matrix."""
+        self.weight, self.bias = base.weight, base.bias
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                parameter.stop_gradient = True
+        return PlainMatrix(self.weight)
+
     def train_lengths(self) -> None:
         """Train the length of each column as well, beginning with that of W (DoRA)."""
-        self.lora_magnitude = self.create_parameter([self.weight.shape[1]])
-        fill(self.lora_magnitude, self.column_norms(self.weight).numpy())
+        self.lora_magnitude = self.create_parameter([self.frozen.shape[1]])
+        fill(self.lora_magnitude, self.column_norms(self.frozen.values()).numpy())
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.multiply(x)
         return out if self.bias is None else out + self.bias
 
+    def remember(self) -> None:
+        """Take what the adapter is now for what it was before training."""
+        magnitude = None if self.lora_magnitude is None else self.lora_magnitude.detach().clone()
+        self.begun = Factors(self.lora_A.detach().clone(), self.lora_B.detach().clone(), magnitude)
+
     def multiply(self, x: Tensor) -> Tensor:
         """Return the product with the adapted matrix, without the bias."""
-        if self.is_off:
-            return F.linear(x, self.weight)
+        factors = self.begun if self.is_off else Factors(self.lora_A, self.lora_B, self.lora_magnitude)
+        if factors is None:
+            return frozen_linear(x, self.frozen)
         dropped = F.dropout(x, self.dropout, training=self.training) if self.dropout else x
-        if self.lora_magnitude is not None:
-            return self._scaled_by_column(x, dropped)
-        out = linear_with_product(x, dropped, self.weight, self.lora_A, self.lora_B, self.scaling)
+        if factors.lengths_O is not None:
+            return self._scaled_by_column(x, dropped, factors, factors.lengths_O)
+        out = linear_with_product(x, dropped, self.frozen, factors.a_IR, factors.b_RO, self.scaling)
         if self.is_pissa:
             out = out - self.scaling * F.linear(F.linear(dropped, self.start_A), self.start_B)
         return out
 
-    def whole(self) -> Tensor:
+    def whole(self, factors: Factors) -> Tensor:
         """Return ``W + scaling A B`` [in, out], before any scaling of columns."""
-        product = paddle.matmul(self.lora_A, self.lora_B)
+        product = paddle.matmul(factors.a_IR, factors.b_RO)
         if self.is_pissa:
             product = product - paddle.matmul(self.start_A, self.start_B)
-        whole: Tensor = self.weight + product * self.scaling
+        whole: Tensor = self.frozen.values() + product * self.scaling
         return whole
 
     def merged(self) -> np.ndarray:
         """Return the matrix [in, out] that does the same without an adapter; float32."""
         with paddle.no_grad():
-            whole = self.whole()
+            whole = self.whole(Factors(self.lora_A, self.lora_B, self.lora_magnitude))
             if self.lora_magnitude is not None:
                 whole = whole * (self.lora_magnitude / self.column_norms(whole))
             values: np.ndarray = whole.numpy()
             return values
+
+    def plain(self) -> nn.Layer:
+        """Return a layer without an adapter that has the same matrix and bias."""
+        layer = nn.Linear(1, 1, bias_attr=False)
+        layer.weight, layer.bias = self.weight, self.bias
+        return layer
 
     def column_norms(self, matrix_IO: Tensor) -> Tensor:
         """Return the length of each column [out]."""
@@ -103,16 +133,15 @@ class LoraLinear(nn.Layer):
         sums: Tensor = matrix_IO.sum(axis=0)
         return sums
 
-    def _scaled_by_column(self, x: Tensor, dropped: Tensor) -> Tensor:
-        assert self.lora_magnitude is not None
-        factor_O = self.lora_magnitude / self.column_norms(self.whole().detach())
-        out = F.linear(x, self.weight)
-        base = out if dropped is x else F.linear(dropped, self.weight)
-        added = F.linear(self.scaling * F.linear(dropped, self.lora_A), self.lora_B)
+    def _scaled_by_column(self, x: Tensor, dropped: Tensor, factors: Factors, lengths_O: Tensor) -> Tensor:
+        factor_O = lengths_O / self.column_norms(self.whole(factors).detach())
+        out = frozen_linear(x, self.frozen)
+        base = out if dropped is x else frozen_linear(dropped, self.frozen)
+        added = F.linear(self.scaling * F.linear(dropped, factors.a_IR), factors.b_RO)
         return out + (factor_O - 1) * base + factor_O * added
 
     def _begin_with_singular_values(self, rank: int) -> None:
-        left, values, right = np.linalg.svd(self.weight.numpy(), full_matrices=False)
+        left, values, right = np.linalg.svd(self.frozen.values().numpy(), full_matrices=False)
         roots = np.sqrt(values[:rank] / self.scaling)
         fill(self.lora_A, (left[:, :rank] * roots).astype(np.float32))
         fill(self.lora_B, (roots[:, None] * right[:rank]).astype(np.float32))

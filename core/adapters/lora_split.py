@@ -34,10 +34,13 @@ class ColumnLora(LoraLinear):
 
     def __init__(self, base: ColumnLinear, settings: LoraSettings, first_IR: np.ndarray) -> None:
         super().__init__(base, settings, first_IR)
-        self._enter = base.enter
+        self._base = (base,)  # in a tuple, so that its parameters are not the model's a second time
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self._enter(x, training=self.training))
+        return super().forward(self._base[0].enter(x, training=self.training))
+
+    def plain(self) -> ColumnLinear:
+        return self._base[0]
 
 
 class RowLora(LoraLinear):
@@ -45,10 +48,13 @@ class RowLora(LoraLinear):
 
     def __init__(self, base: RowLinear, settings: LoraSettings, first_IR: np.ndarray, group: Group) -> None:
         super().__init__(base, settings, first_IR)
-        self._leave, self._group = base.leave, group
+        self._base, self._group = (base,), group  # in a tuple, so that its parameters are not the model's twice
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._leave(self.multiply(x))
+        return self._base[0].leave(self.multiply(x))
+
+    def plain(self) -> RowLinear:
+        return self._base[0]
 
     def sum_of_rows(self, matrix_IO: Tensor) -> Tensor:
         with paddle.no_grad():

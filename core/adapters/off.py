@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def adapters_off(model: CausalLM) -> Iterator[CausalLM]:
-    """Lend a model that computes, within the block, as it did before it got its adapter."""
+    """Lend a model that computes, within the block, as it did before training: without its adapter, or with the one
+    that training goes on from (``LoraLinear.remember``)."""
     layers = lora_layers(model).values()
     prefix, model.prefix = model.prefix, None
     for layer in layers:

@@ -80,6 +80,11 @@ class Prefix(nn.Layer):
         hidden = paddle.tanh(self.hidden_proj(self.embedding))
         return self._by_layer(self.key_proj(hidden)), self._by_layer(self.value_proj(hidden))
 
+    def own_keys_and_values(self) -> tuple[Tensor, Tensor]:
+        """Return the keys and the values of all layers, of the heads that this rank has."""
+        keys, values = self.keys_and_values()
+        return self._own_heads(keys), self._own_heads(values)
+
     def precede(self, positions: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Mask, Cache | None]:
         """Return what a forward pass gets so that its tokens come after the prefix.
 
@@ -88,12 +93,20 @@ class Prefix(nn.Layer):
             mask: of the keys without a prefix.
             cache: of the tokens before, ``None`` in training. Where it is empty, the prefix becomes its first tokens.
         """
+        positions, mask = self.make_room(positions, mask)
+        if cache is None or cache.length == 0:
+            cache = self.cache(cache)
+        return positions, mask, cache
+
+    def make_room(self, positions: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
+        """Return the positions and the mask of tokens that come after the prefix."""
         if self.num_positions:
             positions = positions + self.num_positions
-        if cache is None or cache.length == 0:
-            keys, values = self.keys_and_values()
-            cache = _PrefixCache(self._own_heads(keys), self._own_heads(values), cache)
-        return positions, preceded(mask, self.settings.num_tokens), cache
+        return positions, preceded(mask, self.settings.num_tokens)
+
+    def cache(self, inner: Cache | None = None) -> Cache:
+        """Return what the first forward pass extends; it hands all on to ``inner``."""
+        return _PrefixCache(*self.own_keys_and_values(), inner)
 
     def _own_heads(self, x_LPKD: Tensor) -> Tensor:
         """Return the key/value heads that this rank has; the prefix learns from those of all ranks."""

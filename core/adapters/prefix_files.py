@@ -16,6 +16,7 @@ from ..convert.load import fill
 from ..convert.publish import staged_directory
 from ..convert.source import open_tensors
 from ..errors import DataError, WeightError
+from ..parallel.tensor.model import split_of
 from .prefix import Prefix
 from .prefix_settings import PADDLENLP_CONFIG, PEFT_CONFIG, peft_fields, read_prefix_settings
 
@@ -28,7 +29,7 @@ PADDLENLP_WEIGHTS = "prefix_model_state.pdparams"
 
 
 def put_prefix(model: CausalLM, directory: Path) -> CausalLM:
-    """Set a prefix from a directory in PEFT's or PaddleNLP's layout before a model.
+    """Set a prefix from a directory in PEFT's or PaddleNLP's layout before a model, whole or a rank's part.
 
     Raises:
         DataError: the directory holds none, or a file is malformed.
@@ -50,6 +51,7 @@ def put_prefix(model: CausalLM, directory: Path) -> CausalLM:
     by_kind = flat.reshape(settings.num_tokens, *order, config.num_kv_heads, config.head_dim)
     keys_LPKD, values_LPKD = by_kind.transpose(*((2, 1) if is_peft else (1, 2)), 0, 3, 4)
     prefix = Prefix(config, settings)
+    prefix.split = split_of(model)
     fill(prefix.keys, keys_LPKD)
     fill(prefix.values, values_LPKD)
     model.prefix = prefix

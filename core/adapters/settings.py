@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..convert.fields import quantization_fields
 from ..errors import DataError, Problem, RefusedError
+from ..quant.settings import GROUP_SIZES
 
 if TYPE_CHECKING:
     from ..config.adapters import AdapterOptions
@@ -19,6 +21,8 @@ Number = TypeVar("Number", int, float)
 
 PEFT_CONFIG, PADDLENLP_CONFIG = "adapter_config.json", "lora_config.json"
 ALL_LINEARS = "all"
+NF4, QUANTIZED_BITS = "nf4", {"weight_only_int8": 8, "weight_only_int4": 4}
+"""What ``weight_quantize_algo`` may be."""
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "bias": ("none",), "modules_to_save": (None, []), "layers_to_transform": (None, []), "use_qalora": (False, None),
     "lora_bias": (False, None), "trainable_token_indices": (None, []), "target_parameters": (None, []),
@@ -73,6 +77,7 @@ def check_lora(options: AdapterOptions) -> list[Problem]:
     ratio = options.loraplus_lr_ratio
     if not (ratio > 0 and math.isfinite(ratio)):
         problems.append(Problem("--loraplus_lr_ratio", str(ratio), "must be above 0"))
+    problems += _check_base(options)
     if options.pissa and options.use_dora:
         problems.append(Problem("--pissa", "true", "excludes use_dora", "Choose one of them."))
     for target in options.lora_target_modules:
@@ -83,11 +88,39 @@ def check_lora(options: AdapterOptions) -> list[Problem]:
     return problems
 
 
+def _check_base(options: AdapterOptions) -> Iterator[Problem]:
+    """Yield what is wrong with how the frozen model is rounded."""
+    algorithm, size = options.weight_quantize_algo, options.weight_blocksize
+    if size is not None and algorithm is None:
+        reason, remedy = "has no effect without weight_quantize_algo", f"Give --weight_quantize_algo {NF4}."
+        yield Problem("--weight_blocksize", str(size), reason, remedy)
+    elif size is not None and algorithm == NF4 and (size < 2 or size % 2):
+        yield Problem("--weight_blocksize", str(size), "is not an even number of 2 or more", "Use 64.")
+    elif size is not None and algorithm != NF4 and size not in GROUP_SIZES:
+        allowed = f"Use one of {', '.join(map(str, GROUP_SIZES))}."
+        yield Problem("--weight_blocksize", str(size), f"is not a group size of {algorithm}", allowed)
+    if options.weight_double_quant and algorithm != NF4:
+        reason = f"rounds the scales of {NF4}, which is not asked for"
+        yield Problem("--weight_double_quant", "true", reason, f"Give --weight_quantize_algo {NF4}, or leave it out.")
+
+
 def check_lora_path(path: str | None) -> list[Problem]:
     """Return what is wrong with the folder of an adapter, before a model is loaded for it."""
     if path is None or Path(path).is_dir():
         return []
     return [Problem("--lora_path", path, "is no folder", "Name the folder of an adapter, as --task lora writes it.")]
+
+
+def check_merge(path: str | None) -> list[Problem]:
+    """Return why an adapter cannot be merged into what lies at ``path``: it is integers."""
+    fields = None if path is None else quantization_fields(Path(path))
+    if path is None or fields is None:
+        return []
+    reason = (
+        f"is quantized ({fields.get('quant_method', 'by an unknown method')}): nothing can be added to its integers"
+    )
+    remedy = "Give the model that it was made from, or leave them apart: the tasks that use a model take --lora_path."
+    return [Problem("--model_name_or_path", path, reason, remedy)]
 
 
 def read_settings(directory: Path) -> LoraSettings:

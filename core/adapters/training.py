@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config.option import ADAPTING
-from .files import collect, new_adapter, open_adapter, put_adapter, save_adapter
+from .files import collect, new_adapter, open_adapter, put_adapter, put_together, save_adapter
 from .lora import lora_layers
 from .prefix import apply_prefix
 from .prefix_files import save_prefix
@@ -15,11 +15,8 @@ from .prefix_settings import PrefixSettings
 from .settings import LoraSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
     from ..causal_lm import CausalLM
+    from ..convert.logical import LogicalTensors
     from ..registry.family import Family
     from ..run import Run
 
@@ -27,16 +24,14 @@ if TYPE_CHECKING:
 class TrainedAdapter(Protocol):
     """What is trained instead of the model, and how it is written."""
 
-    def save(
-        self, model: CausalLM, directory: Path, *, base: str, read: Callable[[str], np.ndarray] | None = None
-    ) -> None:
+    def save(self, model: CausalLM, directory: Path, *, base: str, weights: LogicalTensors | None = None) -> None:
         """Write the adapter of ``model`` in PEFT's layout.
 
         Args:
             model: with the adapter.
             directory: gets all files or none.
             base: the model that it belongs to, for people and for PEFT.
-            read: returns the values of a parameter by its name, where the model itself has not all of them.
+            weights: the values of all that is trained, where the model itself has not all of them.
         """
 
 
@@ -47,10 +42,8 @@ class TrainedLora:
     family: Family
     settings: LoraSettings
 
-    def save(
-        self, model: CausalLM, directory: Path, *, base: str, read: Callable[[str], np.ndarray] | None = None
-    ) -> None:
-        layers = collect(model, read)
+    def save(self, model: CausalLM, directory: Path, *, base: str, weights: LogicalTensors | None = None) -> None:
+        layers = collect(model) if weights is None else put_together(weights.shapes, weights.read)
         save_adapter(layers, self.family, model.config, self.settings, directory, base=base)
 
 
@@ -58,10 +51,8 @@ class TrainedLora:
 class TrainedPrefix:
     """Keys and values before all others (``TrainedAdapter``)."""
 
-    def save(
-        self, model: CausalLM, directory: Path, *, base: str, read: Callable[[str], np.ndarray] | None = None
-    ) -> None:
-        save_prefix(model, directory, base=base, read=read)
+    def save(self, model: CausalLM, directory: Path, *, base: str, weights: LogicalTensors | None = None) -> None:
+        save_prefix(model, directory, base=base, read=None if weights is None else weights.read)
 
 
 def trains_adapter(run: Run) -> bool:
@@ -91,6 +82,9 @@ def add_adapter(run: Run, model: CausalLM) -> TrainedAdapter:
     adapter = open_adapter(run.family, run.model_config, Path(options.lora_path))
     settings = replace(adapter.settings, dropout=options.lora_dropout)
     put_adapter(model, replace(adapter, settings=settings))
+    if run.config.task == "dpo":  # the reference is the model with the adapter as it is now
+        for layer in lora_layers(model).values():
+            layer.remember()
     return TrainedLora(run.family, settings)
 
 

@@ -15,8 +15,9 @@ class AdapterOptions:
     """What is added to the model, and where an adapter lies."""
 
     lora_path: str | None = option(
-        None, "folder of an adapter (PEFT's layout or PaddleNLP's): training goes on from it, the other tasks use it",
-        tasks=("lora", "merge_lora", *ASKING),
+        None, "folder of an adapter (PEFT's layout or PaddleNLP's): training goes on from it (in dpo, with use_lora, "
+        "the model with it is the reference), the other tasks use it",
+        tasks=(*TRAINED, "merge_lora", "export", *ASKING),
     )  # fmt: skip
     use_lora: bool = option(
         False, "train a LoRA adapter instead of the model, which without it is the reference: no second model is held",
@@ -38,8 +39,24 @@ class AdapterOptions:
     pissa: bool = option(
         False, "begin with the largest singular values of each matrix instead of with nothing (PiSSA)", tasks=TRAINED
     )
+    weight_quantize_algo: str | None = option(
+        None, "keep the frozen model as codes, rounded when it is loaded (QLoRA): 4-bit NormalFloat, or integers; a "
+        "directory that ptq or gptq wrote is kept as codes without it", tasks=TRAINED,
+        choices=("nf4", "weight_only_int8", "weight_only_int4"),
+    )  # fmt: skip
+    weight_blocksize: int | None = option(
+        None, "neighbouring weights that share a scale; default: 64 in nf4, in weight_only_int4 the largest of 32, 64 "
+        "and 128 that divides all layers, in weight_only_int8 a row", tasks=TRAINED,
+        aliases=("qlora_weight_blocksize",),
+    )  # fmt: skip
+    weight_double_quant: bool = option(
+        False, "round the scales of nf4 to 8 bits as well: 4.13 bits a weight instead of 4.5", tasks=TRAINED,
+        aliases=("qlora_weight_double_quant",),
+    )  # fmt: skip
     prefix_path: str | None = option(
-        None, "folder of a tuned prefix (PEFT's layout or PaddleNLP's) that every text begins with", tasks=ASKING
+        None,
+        "folder of a tuned prefix (PEFT's layout or PaddleNLP's) that every text begins with",
+        tasks=(*ASKING, "export"),
     )
     num_prefix_tokens: int = option(128, "virtual tokens of the prefix", tasks=("prefix_tuning",))
     prefix_projection: bool = option(

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..adapters.settings import check_lora_path
+from ..adapters.settings import check_lora_path, check_merge
+from ..engine.static.checks import check_export
 from ..errors import Problem, RefusedError
 from ..evaluation.checks import check_evaluation, check_generation_in_training, check_metric
 from ..parallel.membership import parse_address
@@ -17,24 +18,20 @@ from .option import ADAPTING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, TRAI
 
 SHARDING_STAGES = ("stage1", "stage2", "stage3")
 GGUF_SUFFIX = ".gguf"
-NOT_UNDER = {
-    "lora": ("pipeline_parallel_degree",),
-    "prefix_tuning": ("pipeline_parallel_degree", "sep_parallel_degree"),
-    "dpo": ("pipeline_parallel_degree", "sep_parallel_degree"),
-}
-"""Degrees that tasks cannot be trained under: no stage and no part of a sequence has a whole prefix or pair."""
 MODEL_IS_NEEDED = (*TRAINING, *ASKING)
 
 
 def check_config(config: RunConfig) -> list[Problem]:
     """Return every problem that can be seen from the options alone, without the model."""
     problems = [*_required(config), *_model(config), *_written(config), *_launch(config)]
-    problems += check_lora_path(config.adapter.lora_path)
+    problems += [*check_lora_path(config.adapter.lora_path), *check_export(config)]
+    if config.task == "merge_lora":
+        problems += check_merge(config.model.model_name_or_path)
     if config.task in TRAINING:
         problems += _training(config)
     if config.task in (*RECORDS, *QUANTIZING):
         problems += _lengths(config)
-    if config.task in (*QUANTIZING, *ASKING):
+    if config.task in (*QUANTIZING, *ASKING, "export"):
         problems += check_quantization(config)
     if config.task in DECODING:
         problems += _decoding(config)
@@ -58,6 +55,9 @@ def _guessing(config: RunConfig) -> Iterator[Problem]:
     if options.num_draft_tokens > 0 and config.task == "generate" and options.decode_strategy == "beam_search":
         remedy = "Use sampling or greedy_search, or leave it out."
         yield Problem("--num_draft_tokens", str(options.num_draft_tokens), "cannot help beam_search", remedy)
+    if options.cachekv_int8 and config.task == "generate" and options.decode_strategy == "beam_search":
+        remedy = "Use sampling or greedy_search, or leave it out."
+        yield Problem("--cachekv_int8", "true", "is not done in beam_search, whose cache is another one", remedy)
     if options.draft_model is not None and options.num_draft_tokens == 0:
         yield Problem("--draft_model", options.draft_model, "guesses nothing without --num_draft_tokens", "Give 4.")
     if options.draft_model is not None and not Path(options.draft_model).exists():
@@ -95,7 +95,10 @@ def _required(config: RunConfig) -> Iterator[Problem]:
             "lora_path": config.adapter.lora_path,
             "output_path": config.convert.output_path,
         },
-        "convert": {"model_name_or_path": model.model_name_or_path, "output_path": config.convert.output_path},
+        **{
+            task: {"model_name_or_path": model.model_name_or_path, "output_path": config.convert.output_path}
+            for task in ("convert", "merge_shards", "export")
+        },
     }
     for name, value in needs.get(config.task, {}).items():
         if value is None or value == "":
@@ -138,7 +141,6 @@ def _training(config: RunConfig) -> list[Problem]:
     problems = check_training(config.training)
     if config.task in ADAPTING or (config.task == "dpo" and config.adapter.use_lora):
         problems += _adapter(config)
-    problems += _layout(config)
     if config.task == "dpo":
         problems += [*check_preference(config.training), *_idle_adapter(config)]
     if config.data.preview_data < 0:
@@ -159,25 +161,18 @@ def _adapter(config: RunConfig) -> Iterator[Problem]:
     yield from (check_prefix if config.task == "prefix_tuning" else check_lora)(config.adapter)
 
 
-def _layout(config: RunConfig) -> Iterator[Problem]:
-    """Yield the degrees that a task cannot be trained under."""
-    names = NOT_UNDER.get(config.task, ())
-    if config.task == "dpo" and config.adapter.use_lora:
-        names = tuple(dict.fromkeys((*names, *NOT_UNDER["lora"])))
-    for name in names:
-        degree = getattr(config.launch, name)
-        if degree > 1:
-            remedy = "Use data parallel ranks, with or without --sharding."
-            yield Problem(f"--{name}", str(degree), f"is not for --task {config.task} in this version", remedy)
-
-
 def _idle_adapter(config: RunConfig) -> Iterator[Problem]:
-    """Yield the flags that describe an adapter which is not trained."""
+    """Yield the flags of preference tuning that describe what is not trained: an adapter, or the model under one."""
     from .schema import options
 
     for name, value in dataclasses.asdict(config.adapter).items():
         if config.origins.get(name) == "flag" and not config.adapter.use_lora and options()[name].is_read_by("dpo"):
             yield Problem(f"--{name}", str(value), "has no effect without use_lora", "Add --use_lora, or leave it out.")
+    for name in ("embedding_learning_rate", "head_learning_rate"):
+        rate = getattr(config.training, name)
+        if rate is not None and config.adapter.use_lora:
+            reason = "has no effect with use_lora, which trains neither embedding nor head"
+            yield Problem(f"--{name}", f"{rate:g}", reason, "Leave it out; the adapter has --loraplus_lr_ratio.")
 
 
 def _evaluation(config: RunConfig) -> Iterator[Problem]:

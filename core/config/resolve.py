@@ -17,7 +17,7 @@ from .files import read_config
 from .flags import Arguments
 from .option import DECODING
 from .schema import GROUPS, Option, aliases, options
-from .seed_keys import LATER, MODES, RETIRED
+from .seed_keys import MODES, RETIRED
 
 FLAG = "flag"
 
@@ -133,8 +133,6 @@ def _take(found: Resolution, setting: Setting) -> None:
         _set(found, setting, setting.key)
     elif name in MODES:
         _take_mode(found, setting)
-    elif name in LATER:
-        _take_later(found, setting)
     elif name in RETIRED:
         _take_retired(found, setting)
     else:
@@ -210,17 +208,6 @@ def _take_mode(found: Resolution, setting: Setting) -> None:
         remedy = f"Use --task {mode}, or set it to false." if mode in get_args(Task) else "Set it to false."
         reason = "is a task of its own" if mode in get_args(Task) else "is not in this version"
         found.problems.append(Problem(setting.key, "true", reason, remedy))
-
-
-def _take_later(found: Resolution, setting: Setting) -> None:
-    tasks = " and ".join(LATER[setting.name])
-    if found.task in LATER[setting.name]:
-        return  # the task itself is refused, with its own reason
-    if setting.origin == FLAG:
-        reason = f"is not read by --task {found.task}"
-        found.problems.append(Problem(setting.key, "", reason, f"It is for {tasks}, which this version does not have."))
-    else:
-        found.note(setting, f"not read by --task {found.task}")
 
 
 def _take_retired(found: Resolution, setting: Setting) -> None:

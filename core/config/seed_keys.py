@@ -27,6 +27,7 @@ _HUB = "models are read from and written to folders; no model hub is contacted"
 _COMM = "communication is scheduled by llm-run itself"
 
 RETIRED: dict[str, SeedKey] = {
+    "weight_double_quant_block_size": SeedKey("256 scales are rounded together", (256, None)),
     "skip_memory_metrics": SeedKey("memory is logged with every step"),
     "skip_profile_timer": SeedKey("step times are logged with every step"),
     "dataloader_num_workers": SeedKey(_ONE_LOADER),
@@ -89,7 +90,6 @@ RETIRED: dict[str, SeedKey] = {
     "aistudio_repo_private": SeedKey(_HUB),
     "aistudio_repo_license": SeedKey(_HUB),
     "aistudio_token": SeedKey(_HUB),
-    "mode": SeedKey("--task export and --task generate take the place of static mode", ("dynamic",)),
     "inference_model": SeedKey("fused operators are chosen by machine"),
     "dtype": SeedKey("files of 16 bits are computed in float32 on CPU"),
     "export_precache": SeedKey("a prefix is read as it was saved"),
@@ -105,12 +105,3 @@ MODES = {
     "do_qat": "qat",
 }
 """Switches of the seed that became tasks."""
-
-LATER: dict[str, tuple[str, ...]] = {
-    "weight_quantize_algo": ("lora",),
-    "weight_blocksize": ("lora",),
-    "weight_double_quant": ("lora",),
-    "weight_double_quant_block_size": ("lora",),
-    "model_prefix": ("export",),
-}
-"""Options of tasks that are not in this version: a flag is refused, a file's key is noted."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import ASKING, NOISY, QUANTIZING, TRAINING, option
+from .option import ADAPTING, ASKING, NOISY, QUANTIZING, TRAINING, option
+
+UNFROZEN = tuple(task for task in TRAINING if task not in ADAPTING)
+"""Tasks that train the model itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +33,11 @@ class TrainingOptions:
     learning_rate: float = option(5e-5, "peak learning rate", tasks=TRAINING)
     embedding_learning_rate: float | None = option(
         None, "peak learning rate of the token embedding, which is trained rarely; default: learning_rate",
-        tasks=TRAINING,
+        tasks=UNFROZEN,
     )  # fmt: skip
     head_learning_rate: float | None = option(
         None, "peak learning rate of the output head, where it is not the embedding; default: learning_rate",
-        tasks=TRAINING,
+        tasks=UNFROZEN,
     )  # fmt: skip
     min_learning_rate: float = option(0.0, "learning rate at the end of linear and cosine schedules", tasks=TRAINING)
     lr_scheduler_type: str = option(

@@ -1,12 +1,14 @@
-"""What one rank has of a model, however the plan cuts it: into stages, and each stage's matrices over ranks."""
+"""What one rank has of a model, however the plan cuts it: into stages, each stage's matrices over ranks, and rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..adapters.coded_linear import CodedLinear, CodedLora
 from ..convert.load import load_model
 from .pipeline.stage import cut_family
+from .sep.model import share_rows
 from .tensor.build import build_random, everything, load_part
 from .tensor.model import model_parts
 
@@ -25,12 +27,15 @@ class ModelPart:
     """One rank's part of a model, or all of it."""
 
     model: CausalLM
-    """The layers of other stages stand in it without parameters."""
+    """The layers of other stages stand in it without parameters; in sharding stage 3 none of its parameters has values
+    until ``sharding.hold`` gathers them."""
     cut: Cut | None = None
     """Into stages; ``None`` where there is one."""
 
 
-def build_part(family: Family, config: ModelConfig, mesh: Mesh, weights: Path | None) -> ModelPart:
+def build_part(
+    family: Family, config: ModelConfig, mesh: Mesh, weights: Path | None, *, is_trained: bool = True
+) -> ModelPart:
     """Build what this rank has of a model; the values are those that one process would have.
 
     Args:
@@ -38,14 +43,17 @@ def build_part(family: Family, config: ModelConfig, mesh: Mesh, weights: Path | 
         config: of the whole model.
         mesh: of the run.
         weights: model directory or weight file; ``None`` draws random ones from Paddle's generator.
+        is_trained: the model itself is; otherwise ranks do not share its parameters in sharding stage 3.
 
     Raises:
         PluginError: the family says wrongly how its model is cut.
         WeightError: the file is damaged, unsafe, or does not fit the model.
     """
     plan = mesh.plan
-    if plan.mp == plan.pp == 1:
-        return ModelPart(family.build_model(config) if weights is None else load_model(family, config, weights))
+    shards = is_trained and plan.sharding_stage == 3
+    if plan.mp == plan.pp == 1 and not shards:
+        model = family.build_model(config) if weights is None else load_model(family, config, weights)
+        return ModelPart(share_rows(model, mesh))
     cut, wanted = None, everything
     if plan.pp > 1:
         cut = stages = cut_family(family, config, stages=plan.pp, virtual=plan.virtual_pp)
@@ -55,8 +63,10 @@ def build_part(family: Family, config: ModelConfig, mesh: Mesh, weights: Path | 
             return stages.holds(place, name)
 
     if weights is None:
-        return ModelPart(build_random(family, config, mesh, wanted=wanted), cut)
-    return ModelPart(load_part(family, config, weights, mesh, wanted=wanted), cut)
+        model = build_random(family, config, mesh, wanted=wanted, shards=shards)
+    else:
+        model = load_part(family, config, weights, mesh, wanted=wanted, shards=shards)
+    return ModelPart(share_rows(model, mesh), cut)
 
 
 def matrix_sizes(part: ModelPart, mesh: Mesh) -> dict[str, tuple[int, bool]]:
@@ -74,6 +84,9 @@ def matrix_sizes(part: ModelPart, mesh: Mesh) -> dict[str, tuple[int, bool]]:
             for length in shape:
                 size *= length
             own[name] = size, not parameter.stop_gradient
+    for name, layer in part.model.named_sublayers():
+        if isinstance(layer, CodedLinear | CodedLora):  # its matrix is no parameter
+            own[f"{name}.weight"] = layer.frozen.shape[0] * layer.frozen.shape[1], False
     wire = mesh.group("pp").wire
     stages = [own] if wire is None else wire.exchange_json(own, "the sizes of the model's matrices")
     return {name: (size, is_trained) for stage in stages for name, (size, is_trained) in stage.items()}

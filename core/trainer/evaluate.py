@@ -14,7 +14,8 @@ from ..data.sample import IGNORED
 from ..ops import token_scores
 from ..parallel.mesh import Mesh
 from ..parallel.plan import DATA
-from .inputs import to_inputs
+from ..parallel.sep.model import own_tokens, row_share_of
+from .passes import WholeModel
 from .scalar import to_float
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..data.sample import Batch, SampleSource
     from ..parallel.pipeline.passes import Pipeline
+    from .passes import Passes
 
 CHUNK_TOKENS = 1024
 """Supervised tokens whose logits are held at once."""
@@ -72,7 +74,7 @@ def evaluate(
     batch_size: int,
     pad_id: int,
     max_batches: int = -1,
-    score: Callable[[CausalLM, Batch], Any] | None = None,
+    score: Callable[[Passes, Sequence[Batch]], Sequence[Any]] | None = None,
     mesh: Mesh | None = None,
     pipeline: Pipeline | None = None,
     stopped: Callable[[], bool] = lambda: False,
@@ -86,9 +88,9 @@ def evaluate(
         batch_size: samples computed at once; changes the speed only.
         pad_id: fills rows on the right.
         max_batches: -1 for all.
-        score: measures a batch (``Objective.score``); by default the loss of the next token.
+        score: measures batches (``Objective.score``); by default the loss of the next token.
         mesh: of this run; every rank must call this, and all get the same result.
-        pipeline: that ``model`` is a stage of; it measures the loss of the next token, and has no other ``score``.
+        pipeline: that ``model`` is a stage of.
         stopped: asked before every batch (in a pipeline, before every few); True gives up, and must be the same on
             every rank.
         advance: told the samples that all ranks together have finished.
@@ -100,7 +102,7 @@ def evaluate(
     num_samples = count_samples(source, batch_size, max_batches)
     was_training = model.training
     model.eval()
-    score_all = _scorer(model, score or score_tokens, pipeline)
+    score_all, passes = score or score_batches, pipeline or WholeModel(model)
     rounds = range(0, num_samples, batch_size * mesh.data_world)
     depth = 1 if pipeline is None else BATCHES_A_STAGE * mesh.plan.pp
     total: Any = None
@@ -115,7 +117,7 @@ def evaluate(
                     collate([source.sample(position) for position in mine or range(1)], model.config, pad_id)
                     for mine in shares
                 ]
-                for first, mine, found in zip(some, shares, score_all(batches), strict=True):
+                for first, mine, found in zip(some, shares, score_all(passes, batches), strict=True):
                     total = total or type(found)()
                     if mine:
                         total = total.plus(found)
@@ -130,24 +132,6 @@ def _share(first: int, batch_size: int, num_samples: int, mesh: Mesh) -> range:
     """Return the samples that this rank takes of a round that begins at ``first``; none where it has no more."""
     start = min(first + mesh.data_rank * batch_size, num_samples)
     return range(start, min(start + batch_size, num_samples))
-
-
-def _scorer(
-    model: CausalLM, score: Callable[[CausalLM, Batch], Any], pipeline: Pipeline | None
-) -> Callable[[Sequence[Batch]], list[Any]]:
-    """Return what measures several batches, on every stage of a pipeline."""
-    if pipeline is None:
-        return lambda batches: [score(model, batch) for batch in batches]
-
-    def last_stage(hidden_BSH: Tensor, batch: Batch) -> tuple[float, ...]:
-        return astuple(score_hidden(model, hidden_BSH, batch))
-
-    return lambda batches: [_from_floats(figures) for figures in pipeline.forward(batches, last_stage)]
-
-
-def _from_floats(figures: Sequence[float]) -> Evaluation:
-    loss_sum, *counts = figures
-    return Evaluation(loss_sum, *(int(count) for count in counts))
 
 
 def _sum(own: Any, mesh: Mesh) -> Any:
@@ -165,17 +149,23 @@ def count_samples(source: SampleSource, batch_size: int, max_batches: int) -> in
     return source.epoch_size if max_batches < 0 else min(source.epoch_size, max_batches * batch_size)
 
 
-def score_tokens(model: CausalLM, batch: Batch) -> Evaluation:
-    """Return the sums over one batch."""
-    inputs = to_inputs(batch, model.config)
-    return score_hidden(model, model(inputs.ids_BS, inputs.positions, inputs.mask), batch)
+def score_batches(passes: Passes, batches: Sequence[Batch]) -> list[Evaluation]:
+    """Return the sums over each batch, on every stage of a pipeline."""
+
+    def measure(hidden_BSH: Tensor, batch: Batch) -> tuple[float, ...]:
+        return astuple(score_hidden(passes.model, hidden_BSH, batch))
+
+    return [
+        Evaluation(loss_sum, *(int(count) for count in counts))
+        for loss_sum, *counts in passes.forward(batches, measure)
+    ]
 
 
 def score_hidden(model: CausalLM, hidden_BSH: Tensor, batch: Batch) -> Evaluation:
-    """Return the sums over one batch, from the hidden states before the head."""
-    rows_T = (batch.labels_BS.reshape(-1) != IGNORED).nonzero()[0]
+    """Return the sums over one batch, from the hidden states before the head; the same on ranks that share its rows."""
+    labels_T = own_tokens(model, paddle.to_tensor(batch.labels_BS), fill=IGNORED).flatten()
+    rows_T = (labels_T.numpy() != IGNORED).nonzero()[0]
     hidden_TH = hidden_BSH.reshape([-1, hidden_BSH.shape[-1]])
-    labels_T = paddle.to_tensor(batch.labels_BS.reshape(-1))
     loss_sum, num_correct = 0.0, 0
     for first in range(0, len(rows_T), CHUNK_TOKENS):
         chunk_T = paddle.to_tensor(rows_T[first : first + CHUNK_TOKENS])
@@ -183,4 +173,9 @@ def score_hidden(model: CausalLM, hidden_BSH: Tensor, batch: Batch) -> Evaluatio
         losses_T, is_correct_T = token_scores(chosen_TH, model.head, chosen_T)
         loss_sum += to_float(losses_T.astype("float64").sum())
         num_correct += int(to_float(is_correct_T.sum()))
-    return Evaluation(loss_sum, num_correct, len(rows_T), len(batch.labels_BS))
+    own = [loss_sum, num_correct, len(rows_T)]
+    share = row_share_of(model)
+    wire = None if share is None else share.group.wire
+    said = [own] if wire is None else wire.exchange_json(own, "the sums over a batch")
+    loss_sum, num_correct, num_supervised = (sum(column) for column in zip(*said, strict=True))
+    return Evaluation(loss_sum, num_correct, num_supervised, len(batch.labels_BS))

@@ -85,7 +85,7 @@ class Job:
         """
         if self.adapter is not None:
             base = self.run.config.model.model_name_or_path or f"random {self.run.config.model.model_size}"
-            self.adapter.save(self.model, directory, base=base, read=None if weights is None else weights.read)
+            self.adapter.save(self.model, directory, base=base, weights=weights)
             return
         largest = self.run.config.convert.max_shard_size
         if weights is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import paddle
 
 from ..data.sample import IGNORED
 from ..ops import token_losses
-from .inputs import to_inputs
+from ..parallel.sep.model import counted_once, own_tokens, sum_of_rows
 from .preference_loss import Baseline, PreferenceLoss
 from .scalar import to_float
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from ..causal_lm import CausalLM
     from ..data.sample import Batch
+    from .objective import Loss
+    from .passes import Passes
 
 Reference = Callable[["CausalLM"], "AbstractContextManager[CausalLM]"]
 """Given the model that is trained, lends the one it is compared with."""
@@ -39,44 +42,64 @@ class Preference:
         """Compare with ``reference``; ``None`` for a loss that does without one."""
         self.loss = loss
         self.reference = reference
-        self._baseline = Baseline()
 
     def count(self, batch: Batch) -> int:
         """Return the pairs."""
         return int(batch.segments_BS.max(axis=1).sum()) // 2
 
-    def prepare(
-        self, model: CausalLM, batches: Sequence[Batch], add_up: Callable[[Sequence[float]], list[float]]
-    ) -> None:
-        """Turn dropout off, and find out how far the model has moved over the whole batch where the loss asks."""
-        model.eval()
-        if not self.loss.needs_baseline:
-            return
-        with paddle.no_grad():
-            sums_2 = sum((self._ratios(model, batch).numpy().sum(axis=0) for batch in batches), np.zeros(2))
-        own = [*sums_2.tolist(), sum(self.count(batch) for batch in batches)]
-        chosen, rejected, pairs = add_up(own)
-        self._baseline = _baseline(chosen, rejected, max(1, pairs))
+    def losses(
+        self, passes: Passes, batches: Sequence[Batch], add_up: Callable[[Sequence[float]], list[float]]
+    ) -> list[Loss]:
+        """Turn dropout off, ask the reference, find out how far the model has moved over the whole batch where the
+        loss asks for that, and return the losses: with sums of rewards, of right choices and of margins."""
+        passes.model.eval()
+        references = self._references(passes, batches)
+        baseline = Baseline()
+        if self.loss.needs_baseline:
+            ratios = self._ratios(passes, batches, references)
+            sums_2 = sum((ratios_P2.sum(axis=0) for ratios_P2 in ratios), np.zeros(2))
+            chosen, rejected, pairs = add_up([*sums_2.tolist(), sum(self.count(batch) for batch in batches)])
+            baseline = _baseline(chosen, rejected, max(1, pairs))
+        return [
+            partial(self._loss, passes.model, batch, reference_P2, baseline)
+            for batch, reference_P2 in zip(batches, references, strict=True)
+        ]
 
-    def loss_sum(self, model: CausalLM, batch: Batch) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the summed loss, and sums of rewards, of right choices and of margins."""
-        ratios_P2 = self._ratios(model, batch)
-        losses_P = self.loss.losses(ratios_P2, self._baseline)
-        return losses_P.sum(), _rewards(self.loss.beta * ratios_P2.detach().numpy())
+    def score(self, passes: Passes, batches: Sequence[Batch]) -> list[PreferenceScore]:
+        """Return what the metrics of each batch are made from."""
+        ratios = self._ratios(passes, batches, self._references(passes, batches))
+        return [PreferenceScore(astuple(self.loss), *ratios_P2.T.tolist()) for ratios_P2 in ratios]
 
-    def score(self, model: CausalLM, batch: Batch) -> PreferenceScore:
-        """Return what the metrics of one batch are made from."""
-        chosen, rejected = self._ratios(model, batch).numpy().T.tolist()
-        return PreferenceScore(astuple(self.loss), chosen, rejected)
+    def _loss(
+        self, model: CausalLM, batch: Batch, reference_P2: np.ndarray, baseline: Baseline, hidden_BSH: Tensor
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        own_P2 = answer_scores(model, hidden_BSH, batch, averaged=self.loss.is_averaged)
+        ratios_P2 = (own_P2 - paddle.to_tensor(reference_P2)).astype("float32")
+        losses_P = self.loss.losses(ratios_P2, baseline)
+        return counted_once(model, losses_P.sum()), _rewards(self.loss.beta * ratios_P2.detach().numpy())
 
-    def _ratios(self, model: CausalLM, batch: Batch) -> Tensor:
-        """Return the log-probabilities of answers, less those of the reference: float32 [P, 2]."""
-        own_P2 = answer_scores(model, batch, averaged=self.loss.is_averaged)
+    def _ratios(
+        self, passes: Passes, batches: Sequence[Batch], references: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yield the log-probabilities of answers, less those of the reference: float32 [P, 2] for each batch."""
+        for own_P2, reference_P2 in zip(self._ask(passes, batches), references, strict=True):
+            yield (own_P2 - reference_P2).astype(np.float32)
+
+    def _references(self, passes: Passes, batches: Sequence[Batch]) -> list[np.ndarray]:
+        """Return what the reference says of each batch, float64 [P, 2]; zeros without one."""
         if self.reference is None:
-            return own_P2.astype("float32")
-        with self.reference(model) as reference, paddle.no_grad():
-            others_P2 = answer_scores(reference, batch, averaged=self.loss.is_averaged)
-        return (own_P2 - others_P2).astype("float32")
+            return [np.zeros((self.count(batch), 2)) for batch in batches]
+        with self.reference(passes.model) as reference:
+            return self._ask(passes.through(reference), batches)
+
+    def _ask(self, passes: Passes, batches: Sequence[Batch]) -> list[np.ndarray]:
+        """Return the log-probability of each answer of each batch, float64 [P, 2]."""
+
+        def measure(hidden_BSH: Tensor, batch: Batch) -> list[float]:
+            scores_P2 = answer_scores(passes.model, hidden_BSH, batch, averaged=self.loss.is_averaged)
+            return [float(score) for score in scores_P2.numpy().reshape(-1)]
+
+        return [np.array(said, dtype=np.float64).reshape(-1, 2) for said in passes.forward(batches, measure)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +138,37 @@ class PreferenceScore:
         return "  ".join(f"{name} {value:.4f}" for name, value in self.metrics().items())
 
 
-def answer_scores(model: CausalLM, batch: Batch, *, averaged: bool) -> Tensor:
+def answer_scores(model: CausalLM, hidden_BSH: Tensor, batch: Batch, *, averaged: bool) -> Tensor:
     """Return the log-probability of each answer in nats, float64 [P, 2]: chosen, rejected.
 
     Summed in float64: two long sums are about to be subtracted from each other.
 
     Args:
-        model: computes it, in the mode it is in.
+        model: whose head is asked.
+        hidden_BSH: the final hidden states of the batch, or of this rank's tokens of it.
         batch: rows of pairs.
         averaged: the mean over an answer's tokens instead of their sum.
     """
-    inputs = to_inputs(batch, model.config)
-    hidden_BSH = model(inputs.ids_BS, inputs.positions, inputs.mask)
-    rows_T, columns_T = (batch.labels_BS != IGNORED).nonzero()
-    places_T = paddle.to_tensor(rows_T * batch.labels_BS.shape[1] + columns_T)
-    hidden_TH = paddle.gather(hidden_BSH.reshape([-1, hidden_BSH.shape[-1]]), places_T)
-    losses_T = token_losses(hidden_TH, model.head, paddle.gather(inputs.labels_BS.reshape([-1]), places_T))
     segments_B = batch.segments_BS.max(axis=1)
-    answers_T = (segments_B.cumsum() - segments_B)[rows_T] + batch.segments_BS[rows_T, columns_T] - 1
     num_answers = int(segments_B.sum())
-    zeros_A = paddle.zeros([num_answers], dtype="float64")
-    sums_A = paddle.scatter_nd_add(zeros_A, paddle.to_tensor(answers_T).unsqueeze(-1), -losses_T.astype("float64"))
+    # Which answer each token of the batch belongs to; of its padding, none.
+    answers_BS = (segments_B.cumsum() - segments_B)[:, None] + batch.segments_BS - 1
+    labels_L, answers_L = (
+        own_tokens(model, paddle.to_tensor(x_BS), fill=IGNORED).flatten().numpy()
+        for x_BS in (batch.labels_BS, np.where(batch.labels_BS != IGNORED, answers_BS, IGNORED))
+    )
+    is_counted_L = labels_L != IGNORED
+    if not is_counted_L.any():  # then the first token is looked at, and counts nothing: all ranks take the same steps
+        labels_L[0] = answers_L[0] = 0
+    places_T = (labels_L != IGNORED).nonzero()[0]
+    hidden_TH = paddle.gather(hidden_BSH.reshape([-1, hidden_BSH.shape[-1]]), paddle.to_tensor(places_T))
+    losses_T = token_losses(hidden_TH, model.head, paddle.to_tensor(labels_L[places_T])).astype("float64")
+    scores_T = losses_T * paddle.to_tensor(-is_counted_L[places_T].astype(np.float64))
+    zeros_A, indices_T1 = paddle.zeros([num_answers], "float64"), paddle.to_tensor(answers_L[places_T]).unsqueeze(-1)
+    sums_A = sum_of_rows(model, paddle.scatter_nd_add(zeros_A, indices_T1, scores_T))
     if averaged:
-        sums_A = sums_A / paddle.to_tensor(np.bincount(answers_T, minlength=num_answers).astype(np.float64))
+        counts_A = np.bincount(answers_BS[batch.labels_BS != IGNORED], minlength=num_answers)
+        sums_A = sums_A / paddle.to_tensor(counts_A.astype(np.float64))
     return sums_A.reshape([-1, 2])
 
 

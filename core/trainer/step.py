@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .diagnose import first_non_finite_in_pipeline, first_non_finite_layer, is_finite
 from .inputs import to_inputs
+from .passes import WholeModel, final_hidden
 from .randomness import seed_all
 from .scalar import to_float
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from ..parallel.pipeline.passes import Pipeline
     from .agreement import Agreement
     from .embedding_noise import EmbeddingNoise
-    from .objective import Objective
+    from .objective import Loss, Objective
     from .optimizer import AdamW
+    from .passes import Passes
     from .precision import Precision
 
 
@@ -73,7 +75,7 @@ class TrainStep:
             optimizer: of what this rank holds.
             precision: that is computed in.
             agreement: with the other ranks.
-            objective: what is minimized; in a pipeline it is always the next token's cross-entropy.
+            objective: what is minimized.
             seed: of the random numbers in training.
             noise: on embedded tokens.
             pipeline: that ``model`` is a stage of.
@@ -87,6 +89,7 @@ class TrainStep:
         self.seed = seed
         self.noise = noise
         self.pipeline = pipeline
+        self._passes: Passes = pipeline or WholeModel(model)
 
     def run(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """Do one step on this rank's micro-batches and return its loss, gradient norm, and fault if there was one."""
@@ -98,9 +101,8 @@ class TrainStep:
         ]
         count, num_supervised, num_tokens = (int(total) for total in self.agreement.add_up(own))
         with self.precision.autocast():
-            self.objective.prepare(self.model, batches, self.agreement.add_up)
-        sums: Counter[str] = Counter()
-        share = self._backward_all(micro_batches, max(1, count), sums)
+            losses = self.objective.losses(self._passes, batches, self.agreement.add_up)
+        share, sums = self._backward_all(micro_batches, losses, max(1, count))
         self.holding.reduce()
         loss, norm = self.agreement.loss_and_norm(share, self.holding.gradients())
         norm /= self.precision.scale.value
@@ -114,22 +116,24 @@ class TrainStep:
             figures=self._means(sums, count), fault=fault,
         )  # fmt: skip
 
-    def _backward_all(self, micro_batches: Sequence[MicroBatch], count: int, sums: Counter[str]) -> float:
-        """Add the gradients of all micro-batches; return their share of the loss."""
-        if self.pipeline is None:
-            return sum(self._backward(micro, count, sums) for micro in micro_batches)
-        return self.pipeline.backward(micro_batches, num_supervised=count, scale=self.precision.scale.value)
+    def _backward_all(
+        self, micro_batches: Sequence[MicroBatch], losses: Sequence[Loss], count: int
+    ) -> tuple[float, Mapping[str, float]]:
+        """Add the gradients of all micro-batches; return their share of the loss, and the sums of other figures."""
+        scale = self.precision.scale.value
+        if self.pipeline is not None:
+            return self.pipeline.backward(micro_batches, losses, count=count, scale=scale)
+        share, sums = 0.0, Counter[str]()
+        for micro, loss in zip(micro_batches, losses, strict=True):
+            self._begin(micro)
+            with self.precision.autocast():
+                loss_sum, figures = loss(final_hidden(self.model, micro.batch))
+            sums.update(figures)
+            self.holding.backward(loss_sum * (scale / count), is_last=micro is micro_batches[-1])
+            share += to_float(loss_sum) / count
+        return share, sums
 
-    def _backward(self, micro: MicroBatch, count: int, sums: Counter[str]) -> float:
-        """Add the gradients of one micro-batch, and its other figures to ``sums``; return its share of the loss."""
-        self._begin(micro)
-        with self.precision.autocast():
-            loss_sum, figures = self.objective.loss_sum(self.model, micro.batch)
-        sums.update(figures)
-        self.holding.backward(loss_sum * (self.precision.scale.value / count))
-        return to_float(loss_sum) / count
-
-    def _means(self, sums: Counter[str], count: int) -> dict[str, float]:
+    def _means(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
         """Return the objective's other figures over the whole global batch; it has the same ones on every rank."""
         totals = self.agreement.add_up(list(sums.values())) if sums else []
         return {name: total / max(1, count) for name, total in zip(sums, totals, strict=True)}
@@ -151,7 +155,7 @@ class TrainStep:
 
     def _begin(self, micro: MicroBatch) -> None:
         """Make the random numbers of a micro-batch those of its place in the global order."""
-        seed_all(self.seed, micro.position)
+        seed_all(self.seed, micro.position, self.agreement.mesh.index("sep"))
         if self.noise is not None:
             self.noise.expect(micro.batch, micro.position)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..adapters.coded_base import build_base
 from ..adapters.off import adapters_off
 from ..adapters.training import add_adapter, trains_adapter
 from ..convert.tokenizer import find_chat_template, load_tokenizer
@@ -104,7 +105,8 @@ def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool)
         materials = _check_data(open_data(run))
         with mesh_of(run.config.launch) as mesh:
             if not options.do_train:
-                return _evaluate_only(materials, workspace, _build(materials.run, weights, mesh), mesh)
+                part = _build(materials.run, weights, mesh, is_trained=False)
+                return _evaluate_only(materials, workspace, part, mesh)
             return _train(materials, workspace, weights, mesh)
 
 
@@ -127,13 +129,14 @@ def _train(materials: Materials, workspace: Workspace, weights: Path | None, mes
     )
     checkpoint = find_checkpoint(workspace, materials.run.config.training, ours, mesh)
     # A checkpoint brings what was trained: of the rest, an adapter's model needs all, and any other one nothing.
-    is_whole = checkpoint is not None and not trains_adapter(materials.run)
-    part = _build(materials.run, None if is_whole else weights, mesh)
+    trains_model = not trains_adapter(materials.run)
+    brings_all = checkpoint is not None and trains_model
+    part = _build(materials.run, None if brings_all else weights, mesh, is_trained=trains_model)
     job = Job(
         run=materials.run,
         model=part.model,
         cut=part.cut,
-        adapter=add_adapter(materials.run, part.model) if trains_adapter(materials.run) else None,
+        adapter=None if trains_model else add_adapter(materials.run, part.model),
         training=materials.training,
         evaluation=materials.evaluation,
         tokenizer=materials.tokenizer,
@@ -146,9 +149,11 @@ def _train(materials: Materials, workspace: Workspace, weights: Path | None, mes
     return train(job, workspace, checkpoint)
 
 
-def _build(run: Run, weights: Path | None, mesh: Mesh) -> ModelPart:
+def _build(run: Run, weights: Path | None, mesh: Mesh, *, is_trained: bool) -> ModelPart:
     seed_all(run.config.training.seed)
-    return build_part(run.family, run.model_config, mesh, weights)
+    if trains_adapter(run):
+        return build_base(run, mesh, weights)
+    return build_part(run.family, run.model_config, mesh, weights, is_trained=is_trained)
 
 
 def _objective(run: Run, weights: Path | None, mesh: Mesh) -> Objective:
@@ -158,7 +163,9 @@ def _objective(run: Run, weights: Path | None, mesh: Mesh) -> Objective:
     loss = PreferenceLoss.from_options(run.config.training)
     if not loss.needs_reference:
         return Preference(loss, None)
-    return Preference(loss, adapters_off if trains_adapter(run) else frozen(_build(run, weights, mesh).model))
+    if trains_adapter(run):
+        return Preference(loss, adapters_off)
+    return Preference(loss, frozen(_build(run, weights, mesh, is_trained=False).model))
 
 
 def _open_pretraining(run: Run) -> Materials:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from llm_run.core.adapters.coded_base import coded_names
+from llm_run.core.adapters.coded_linear import CodedLora, encode_layers
 from llm_run.core.adapters.files import collect, new_adapter, open_adapter, put_adapter, save_adapter
 from llm_run.core.adapters.lora import lora_layers, merge_in_place
 from llm_run.core.adapters.merge_task import MergedTensors
@@ -17,6 +19,7 @@ from llm_run.core.convert.logical import ModelTensors
 from llm_run.core.data.collate import collate
 from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.ops import linear_cross_entropy
+from llm_run.core.ops.nf4 import round_to_nf4
 from llm_run.core.trainer.inputs import to_inputs
 
 SETTINGS = LoraSettings(rank=4, alpha=8)
@@ -66,6 +69,19 @@ def test_a_lora_adapter_learns_and_the_model_stays_as_it_is(variant: Any) -> Non
     after = dict(model.named_parameters())
     assert all(np.array_equal(values, after[name].numpy()) for name, values in before.items())
     assert {layer.rpartition(".")[2] for layer in lora_layers(model)} <= set(variant.family.card.lora_targets)
+
+
+def test_an_adapter_learns_on_a_model_that_is_kept_as_codes(variant: Any) -> None:
+    model, inputs = build(variant), rows(variant.config)
+    names = coded_names(variant.family, variant.config)
+    assert names is not None
+    encode_layers(model, names, lambda weight_OI: round_to_nf4(weight_OI, 64))
+    new_adapter(model, variant.family, SETTINGS)
+    coded = {name for name, layer in lora_layers(model).items() if isinstance(layer, CodedLora)}
+    assert coded and coded <= set(names)
+    losses = train(model, inputs, 24)
+    assert losses[-1] < 0.95 * losses[0]
+    assert not any(name.removesuffix(".weight") in coded for name, _ in model.named_parameters())
 
 
 def test_a_saved_adapter_loads_and_merges_to_the_same_logits(variant: Any, tmp_path: Path) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data.sample import IGNORED, Batch
 from ...trainer.inputs import Inputs, to_inputs
+from ..sep.model import row_share_of
 from ..tensor.model import split_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...causal_lm import BlockContext, CausalLM
+    from ...causal_lm import BlockContext, Cache, CausalLM
 
 
 class StageInputs:
@@ -31,19 +33,27 @@ class StageInputs:
         self._batches = batches
         self._last = last
         self._held: dict[int, tuple[Inputs, BlockContext]] = {}
-        split = split_of(model)
+        split, share = split_of(model), row_share_of(model)
         self._multiple = split.group.size if split is not None and split.sequence_parallel else 1
+        if share is not None:
+            self._multiple = share.multiple
 
-    def take(self, section: int, micro: int) -> tuple[Inputs, BlockContext]:
-        """Return what a section reads of a micro-batch.
+    def take(self, section: int, micro: int) -> tuple[Inputs, BlockContext, Cache | None]:
+        """Return what a section reads of a micro-batch; the keys and values of a prefix, where there is one, anew for
+        each section, since each goes back through them by itself.
 
         Raises:
             DataError: a token id is not in the model's vocabulary.
         """
+        prefix = self._model.prefix
         if micro not in self._held:
             inputs = to_inputs(lengthen(self._batches[micro], self._multiple), self._model.config)
+            if prefix is not None:
+                positions, mask = prefix.make_room(inputs.positions, inputs.mask)
+                inputs = replace(inputs, positions=positions, mask=mask)
             self._held[micro] = inputs, self._model.context(inputs.positions, inputs.mask)
-        return self._held.pop(micro) if section == self._last else self._held[micro]
+        held = self._held.pop(micro) if section == self._last else self._held[micro]
+        return *held, None if prefix is None else prefix.cache()
 
 
 def lengthen(batch: Batch, multiple: int) -> Batch:

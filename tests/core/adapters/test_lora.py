@@ -11,12 +11,24 @@ import pytest
 import torch
 
 from llm_run.core.adapters.files import collect, new_adapter, open_adapter, put_adapter, save_adapter
+from llm_run.core.adapters.frozen import PlainMatrix
 from llm_run.core.adapters.lora import apply_lora, find_targets, lora_layers, merge_in_place
 from llm_run.core.adapters.low_rank import linear_with_product
 from llm_run.core.adapters.settings import LoraSettings
+from llm_run.core.config.training import TrainingOptions
 from llm_run.core.convert.load import load_model
+from llm_run.core.data.collate import collate
+from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.errors import LlmRunError, RefusedError
 from llm_run.core.ops import AttentionMask
+from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.parallel.ownership import share_out
+from llm_run.core.parallel.sharding import hold
+from llm_run.core.trainer.agreement import Agreement
+from llm_run.core.trainer.objective import NextToken
+from llm_run.core.trainer.optimizer import AdamW
+from llm_run.core.trainer.precision import Precision
+from llm_run.core.trainer.step import MicroBatch, TrainStep
 
 KINDS = [{}, {"use_rslora": True}, {"use_dora": True}]
 
@@ -40,7 +52,7 @@ def peft_model(theirs, **kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["lora", "rslora", "dora"])
-def test_an_adapter_of_peft_gives_its_logits_gradients_and_step_here(kind, ours, theirs, ids, tmp_path):
+def test_an_adapter_of_peft_gives_its_logits_and_gradients_here(kind, ours, theirs, ids, tmp_path):
     adapted = peft_model(theirs, **kind)
     adapted.save_pretrained(tmp_path)
     family, config, model = ours
@@ -61,11 +73,56 @@ def test_an_adapter_of_peft_gives_its_logits_gradients_and_step_here(kind, ours,
         magnitude = other.lora_magnitude_vector.default.weight
         np.testing.assert_allclose(layer.lora_magnitude.grad.numpy(), magnitude.grad.numpy(), atol=1e-5, rtol=1e-4)
 
-    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    paddle.optimizer.AdamW(learning_rate=1e-2, parameters=trained, weight_decay=0.0).step()
-    torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0).step()
-    after, expected = logits_of(model, ids), adapted(torch.tensor(ids)).logits
-    np.testing.assert_allclose(after.numpy(), expected.detach().numpy(), atol=1e-4, rtol=1e-4)
+
+@pytest.mark.parametrize("kind", KINDS, ids=["lora", "rslora", "dora"])
+def test_a_clipped_training_step_makes_of_an_adapter_what_torch_and_peft_make_of_it(kind, ours, theirs, ids, tmp_path):
+    adapted = peft_model(theirs, **kind)
+    adapted.save_pretrained(tmp_path)
+    family, config, model = ours
+    put_adapter(model, open_adapter(family, config, tmp_path))
+    options = TrainingOptions(weight_decay=0.1, max_grad_norm=0.5)
+    result = training_step(model, options).run([MicroBatch(collate(rows(ids), config, 0), 0)], 1e-2)
+
+    loss = adapted(torch.tensor(ids), labels=torch.tensor(ids)).loss
+    loss.backward()
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(trained, 0.5)
+    assert result.loss == pytest.approx(loss.item(), rel=1e-6)
+    assert result.grad_norm == pytest.approx(norm.item(), rel=1e-5) and norm > 1
+    # Ours decays matrices alone, and DoRA's lengths are none.
+    matrices, lengths = ([p for p in trained if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": lengths, "weight_decay": 0.0}]
+    torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.999), eps=1e-8).step()
+    for name, layer in lora_layers(model).items():
+        module = adapted.get_submodule(f"base_model.model.model.{foreign(name)}")
+        pairs = [(layer.lora_A, module.lora_A.default.weight.T), (layer.lora_B, module.lora_B.default.weight.T)]
+        if layer.lora_magnitude is not None:
+            pairs.append((layer.lora_magnitude, module.lora_magnitude_vector.default.weight))
+        for mine, their in pairs:
+            np.testing.assert_allclose(mine.numpy(), their.detach().numpy(), atol=1e-6, rtol=1e-5)
+    model.eval()
+    expected = adapted(torch.tensor(ids)).logits.detach().numpy()
+    assert np.abs(logits_of(model, ids).numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def rows(ids):
+    """Each row of ids as one text."""
+    ones = np.ones(ids.shape[1], dtype=np.int32)
+    return [Sample(row, np.append(row[1:], IGNORED), ones, ones < 1) for row in ids]
+
+
+def training_step(model, options):
+    """A step as the training loop makes it, of one process."""
+    mesh = Mesh()
+    model.train()
+    holding = hold(model, mesh)
+    agreement = Agreement(mesh, holding.parts, share_out(holding.parts, mesh).owned)
+    return TrainStep(model, AdamW(holding, options), Precision(options), agreement, NextToken(), seed=1)
+
+
+def foreign(name):
+    """The name that transformers has for a layer of a llama."""
+    return name.replace("blocks", "layers").replace("attention", "self_attn").replace("feed_forward", "mlp")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["lora", "rslora", "dora"])
@@ -219,7 +276,7 @@ def test_the_product_in_one_operator_has_the_gradients_of_its_formula(dropout):
             tensor.stop_gradient = False
         dropped = x * kept if dropout else x
         if is_fused:
-            out = linear_with_product(x, dropped, weight, a, b, 1.5)
+            out = linear_with_product(x, dropped, PlainMatrix(weight), a, b, 1.5)
         else:
             out = paddle.matmul(x, weight) + 1.5 * paddle.matmul(paddle.matmul(dropped, a), b)
         out.square().sum().backward()

@@ -144,7 +144,6 @@ def test_a_prefix_that_leaves_no_positions_is_refused(tune: Run) -> None:
     [
         ({"num_prefix_tokens": 0}, "--num_prefix_tokens: 0 must be 1 or more"),
         ({"prefix_projection_hidden_size": 8}, "--prefix_projection_hidden_size: 8 has no effect without"),
-        ({"pipeline_parallel_degree": 2}, "--pipeline_parallel_degree: 2 is not for --task prefix_tuning"),
     ],
 )
 def test_wrong_options_are_refused(tune: Run, options: dict[str, object], said: str) -> None:

@@ -77,6 +77,23 @@ def test_an_adapter_is_trained_and_goes_on_to_the_bit(place: Path, tmp_path: Pat
     assert saved < 0.8 * (place / "base" / "model.safetensors").stat().st_size
 
 
+def test_an_adapter_of_a_model_of_codes_goes_on_to_the_bit_and_names_the_model(place: Path, tmp_path: Path) -> None:
+    base = {"model_name_or_path": place / "base", "lora_rank": 4, "weight_quantize_algo": "nf4"}
+    for name, stops in (("whole", [4]), ("cut", [2, 4])):
+        for steps in stops:
+            options = training(place, output_dir=tmp_path / name, max_steps=steps, lr_scheduler_type="constant")
+            assert run("lora", **base, **options) == 0
+    whole, cut = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))
+    assert all(np.array_equal(whole[name], cut[name]) for name in whole)
+    losses = [row["loss"] for row in read_metrics(tmp_path / "whole") if "loss" in row]
+    assert losses[-1] < losses[0]
+    fields = json.loads((tmp_path / "whole" / "adapter_config.json").read_text())
+    assert fields["base_model_name_or_path"] == str(place / "base")
+    with pytest.raises(RefusedError, match="weight_quantize_algo"):  # another model than the checkpoint was made with
+        more = training(place, output_dir=tmp_path / "cut", max_steps=5, lr_scheduler_type="constant")
+        run("lora", **(base | {"weight_quantize_algo": "weight_only_int8"}), **more)
+
+
 @pytest.mark.parametrize("options", [{"recompute": "true"}, {"gradient_accumulation_steps": 4, "bs": 1}])
 def test_recomputation_and_accumulation_do_not_change_the_adapter(
     options: dict[str, object], place: Path, tmp_path: Path

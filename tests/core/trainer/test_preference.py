@@ -19,6 +19,7 @@ from llm_run.core.parallel.mesh import Mesh
 from llm_run.core.trainer.agreement import Agreement
 from llm_run.core.trainer.evaluate import evaluate
 from llm_run.core.trainer.optimizer import AdamW
+from llm_run.core.trainer.passes import WholeModel, final_hidden
 from llm_run.core.trainer.precision import Precision
 from llm_run.core.trainer.preference import Preference, answer_scores, frozen
 from llm_run.core.trainer.preference_loss import PreferenceLoss
@@ -78,6 +79,13 @@ def cut(source: Pairs, config: Any, size: int) -> list[MicroBatch]:
     ]
 
 
+def losses(objective: Preference, model: CausalLM, batches: list[Batch]) -> list[Any]:
+    """What the objective says of the micro-batches of one global batch."""
+    with paddle.no_grad():
+        found = objective.losses(WholeModel(model), batches, list)
+        return [loss(final_hidden(model, batch)) for loss, batch in zip(found, batches, strict=True)]
+
+
 def weights(model: CausalLM) -> dict[str, np.ndarray]:
     return {name: parameter.numpy().copy() for name, parameter in model.named_parameters()}
 
@@ -89,12 +97,7 @@ def test_log_probabilities_of_answers_are_those_that_trl_computes(project: Path,
         logits, labels, expected = golden["logits"], golden["labels"], golden["means" if averaged else "sums"]
     rows, length, _ = logits.shape
 
-    class Given(paddle.nn.Layer):
-        config = type("Config", (), {"vocab_size": 11, "prefix_lm": False})
-
-        def __call__(self, ids: Any, positions: Any, mask: Any) -> Any:
-            return paddle.to_tensor(flat)
-
+    class Given(CausalLM):
         def head(self, hidden: Any) -> Any:
             return hidden
 
@@ -107,7 +110,7 @@ def test_log_probabilities_of_answers_are_those_that_trl_computes(project: Path,
         prefix_BS=np.zeros([2, 2 * length], bool), positions=np.zeros([2, 2 * length], np.int64),
     )  # fmt: skip
     with paddle.no_grad():
-        found = answer_scores(Given(), batch, averaged=averaged).numpy().reshape(-1)  # type: ignore[arg-type]
+        found = answer_scores(Given(), paddle.to_tensor(flat), batch, averaged=averaged).numpy().reshape(-1)
     assert rows == 3 and np.abs(found - expected[order]).max() < 1e-5
 
 
@@ -134,17 +137,18 @@ def test_how_a_global_batch_is_cut_or_packed_changes_nothing(family: Any, model_
 
 
 def test_the_baseline_of_kto_is_not_that_of_a_micro_batch(family: Any, model_config: Any) -> None:
-    """Were it that, every pair alone would have its own, and the losses would differ."""
-    step = stepper(family, model_config, PreferenceLoss(kind="kto_pair", beta=0.5))
-    step.objective.prepare(step.model, [micro.batch for micro in cut(Pairs(), model_config, 1)], list)
-    baseline = step.objective._baseline  # type: ignore[attr-defined]
-    assert max(baseline.chosen, baseline.rejected) > 0.0
+    model = built(family, model_config)
+    objective = Preference(PreferenceLoss(kind="kto_pair", beta=0.5), frozen(built(family, model_config, seed=8)))
+    batches = [micro.batch for micro in cut(Pairs(), model_config, 1)]
+    together = [loss.item() for loss, _ in losses(objective, model, batches)]
+    alone = [loss.item() for batch in batches for loss, _ in losses(objective, model, [batch])]
+    assert together != pytest.approx(alone, rel=1e-3)
 
 
 def test_model_and_reference_agree_before_the_first_step(family: Any, model_config: Any) -> None:
     model = built(family, model_config)
     objective = Preference(PreferenceLoss(kind="sigmoid", beta=0.1), frozen(built(family, model_config)))
-    loss, figures = objective.loss_sum(model, cut(Pairs(), model_config, 8)[0].batch)
+    ((loss, figures),) = losses(objective, model, [cut(Pairs(), model_config, 8)[0].batch])
     assert loss.item() == pytest.approx(8 * np.log(2), rel=1e-6)
     assert figures == {
         "rewards_chosen": 0.0, "rewards_rejected": 0.0, "rewards_accuracy": 0.0, "rewards_margin": 0.0,
@@ -168,9 +172,7 @@ def test_evaluation_does_not_depend_on_batch_size(family: Any, model_config: Any
     objective = Preference(loss, frozen(built(family, model_config, seed=8)) if loss.needs_reference else None)
     found = [evaluate(model, Pairs(), batch_size=size, pad_id=0, score=objective.score).metrics() for size in (3, 8)]
     assert found[0] == {name: pytest.approx(value, rel=1e-5, abs=1e-5) for name, value in found[1].items()}
-    objective.prepare(model, [cut(Pairs(), model_config, 8)[0].batch], list)
-    with paddle.no_grad():
-        total, figures = objective.loss_sum(model, cut(Pairs(), model_config, 8)[0].batch)
+    ((total, figures),) = losses(objective, model, [cut(Pairs(), model_config, 8)[0].batch])
     assert found[0]["eval_loss"] == pytest.approx(total.item() / 8, rel=1e-5)
     assert {name: found[0][f"eval_{name}"] for name in figures} == {
         name: pytest.approx(value / 8, abs=1e-5) for name, value in figures.items()

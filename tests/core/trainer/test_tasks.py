@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from llm_run.core.config.flags import parse
 from llm_run.core.config.resolve import resolve
@@ -256,6 +257,34 @@ def test_preference_tuning_of_an_adapter_needs_no_second_model(
     assert rows[-1]["loss"] < 0.6 and rows[-1]["rewards_accuracy"] > rows[0]["rewards_accuracy"]
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_preference_tuning_goes_on_from_an_adapter_and_compares_with_it(
+    run_task: RunTask, tokenizer: Path, pairs: Path, records: Path, tmp_path: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "src_length": 16, "learning_rate": 1e-2}
+    assert run_task("lora", dataset_name_or_path=records, lora_rank=4, **options) == 0
+    (tmp_path / "out").rename(tmp_path / "adapter")
+    options |= {"dataset_name_or_path": pairs, "use_lora": "true", "lora_path": tmp_path / "adapter"}
+    assert run_task("dpo", max_steps=3, **options) == 0
+    assert run_task("dpo", max_steps=6, **options) == 0  # the reference is that of the first run still
+    rows = read_metrics(tmp_path / "out")
+    assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-5) and rows[0]["rewards_margin"] == 0.0
+    assert rows[-1]["step"] == 6 and rows[-1]["loss"] < 0.6
+    tuned, begun = (
+        load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "out", tmp_path / "adapter")
+    )
+    assert tuned.keys() == begun.keys() and any(np.abs(tuned[name] - begun[name]).max() > 1e-3 for name in tuned)
+
+
+def test_rates_of_embedding_and_head_are_refused_where_an_adapter_is_trained(
+    run_task: RunTask, tokenizer: Path, pairs: Path
+) -> None:
+    options = {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "dataset_name_or_path": pairs}
+    with pytest.raises(RefusedError, match=r"--embedding_learning_rate: 0\.01 has no effect with use_lora"):
+        run_task("dpo", use_lora="true", embedding_learning_rate=1e-2, src_length=16, **options)
+    with pytest.raises(RefusedError, match="--head_learning_rate"):
+        run_task("lora", head_learning_rate=1e-2, src_length=16, **options)
 
 
 def test_options_of_an_adapter_that_is_not_trained_are_refused(run_task: RunTask, tokenizer: Path, pairs: Path) -> None:

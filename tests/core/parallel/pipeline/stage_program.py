@@ -31,6 +31,7 @@ from llm_run.core.registry.family import Family
 from llm_run.core.registry.manager import installed, load_family
 from llm_run.core.trainer.diagnose import first_non_finite_in_pipeline
 from llm_run.core.trainer.inputs import to_inputs
+from llm_run.core.trainer.objective import Loss, NextToken
 from llm_run.core.trainer.recompute import apply_recompute
 from llm_run.core.trainer.step import MicroBatch
 
@@ -76,6 +77,11 @@ def build(mesh: Mesh, family: Family, config: ModelConfig, virtual: int) -> Pipe
     return Pipeline(model, stages, mesh, seed=1)
 
 
+def losses(pipeline: Pipeline, given: Sequence[Batch]) -> list[Loss]:
+    """What is minimized."""
+    return NextToken().losses(pipeline, given, list)
+
+
 def compare(
     mesh: Mesh, family: Family, config: ModelConfig, virtual: int, count: int, first_record: int = 7
 ) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def compare(
     pipeline = build(mesh, family, config, virtual)
     micro_batches = [MicroBatch(batch, 2 * index) for index, batch in enumerate(given)]
     num_supervised = sum(batch.num_supervised for batch in given)
-    found = pipeline.backward(micro_batches, num_supervised=num_supervised, scale=SCALE)
+    found, _ = pipeline.backward(micro_batches, losses(pipeline, given), count=num_supervised, scale=SCALE)
     held, parts = parameters(pipeline.model), model_parts(pipeline.model)
     whole = math.sqrt(sum(float((gradient.astype(np.float64) ** 2).sum()) for gradient in gradients.values()))
     errors = {
@@ -120,24 +126,25 @@ def evaluate(mesh: Mesh, family: Family, config: ModelConfig, virtual: int) -> d
 def with_dropout(mesh: Mesh, family: Family, config: ModelConfig) -> dict[str, Any]:
     """Losses of one step with dropout: twice the same micro-batches, then others at the same place."""
     given = batches(config, 4)
-    losses, norms = [], []
+    means, norms = [], []
     for positions in ((0, 2, 4, 6), (0, 2, 4, 6), (8, 10, 12, 14)):
         pipeline = build(mesh, family, config, 1)
         micro_batches = [MicroBatch(batch, position) for batch, position in zip(given, positions, strict=True)]
-        losses.append(pipeline.backward(micro_batches, num_supervised=100))
+        means.append(pipeline.backward(micro_batches, losses(pipeline, given), count=100)[0])
         norms.append(sum(parameter.grad.square().sum().item() for parameter in parameters(pipeline.model).values()))
-    return {"losses": losses, "norms": norms}
+    return {"losses": means, "norms": norms}
 
 
 def with_recompute(mesh: Mesh, family: Family, config: ModelConfig) -> list[float]:
     """Losses and gradient norms with activations kept, and with whole blocks recomputed."""
-    micro_batches = [MicroBatch(batch, 2 * index) for index, batch in enumerate(batches(config, 3))]
+    given = batches(config, 3)
+    micro_batches = [MicroBatch(batch, 2 * index) for index, batch in enumerate(given)]
     found = []
     for again in (False, True):
         pipeline = build(mesh, family, config, 2)
         if again:
             apply_recompute(pipeline.model, "full")
-        found.append(pipeline.backward(micro_batches, num_supervised=100))
+        found.append(pipeline.backward(micro_batches, losses(pipeline, given), count=100)[0])
         found.append(sum(parameter.grad.square().sum().item() for parameter in parameters(pipeline.model).values()))
     return found
 

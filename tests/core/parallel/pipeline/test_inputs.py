@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from llm_run.core.adapters.prefix import apply_prefix
+from llm_run.core.adapters.prefix_settings import PrefixSettings
 from llm_run.core.data.collate import collate
 from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.parallel.pipeline.inputs import StageInputs, lengthen
@@ -38,3 +40,14 @@ def test_what_sections_read_is_made_once_and_dropped_with_the_last_section() -> 
     first, again = inputs.take(0, 0), inputs.take(2, 0)
     assert again[0] is first[0] and again[1] is first[1]
     assert inputs.take(0, 0)[0] is not first[0]
+
+
+def test_tokens_come_after_a_prefix_which_each_section_computes_anew() -> None:
+    family = load_family("llama")
+    config = family.card.sizes["tiny"]
+    model = apply_prefix(family.build_model(config), PrefixSettings(num_tokens=3))
+    inputs = StageInputs(model, [batch(config)], last=2)
+    (first, _, cache), (again, _, other) = inputs.take(0, 0), inputs.take(2, 0)
+    assert first is again and first.mask.num_shared == 3
+    assert first.positions.numpy().min() == 3
+    assert cache is not None and other is not None and cache is not other and cache.length == 3
