@@ -24,19 +24,23 @@ from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
-ALL = {"smooth": "true", "smooth_all_linears": "true", "smooth_sampler": "multi_step"}
+SMOOTH = {"smooth": "true", "smooth_all_linears": "true", "smooth_sampler": "multi_step"}
 SHIFT = {"shift": "true", "shift_sampler": "none"}
 PIECES = {"smooth_piecewise_search": "true", "smooth_k_piece": "3"}
+STATIC = {"activation_scale": "per_tensor"}
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "WINT8": ("ptq", {"quant_type": "WINT8"}),
-    "W8A8": ("ptq", {}),
-    "W8A8 smooth": ("ptq", ALL),
-    "W8A8 shift + smooth": ("ptq", SHIFT | ALL),
-    "W8A8 shift + smooth, piecewise": ("ptq", SHIFT | ALL | PIECES),
-    "W8A8 shift + smooth, by token": ("ptq", SHIFT | ALL | {"activation_scale": "per_token"}),
     "WINT4, nearest": ("ptq", {"quant_type": "WINT4"}),
-    "WINT4, AWQ": ("ptq", {"quant_type": "WINT4", "awq": "true"}),
     "WINT4, GPTQ": ("gptq", {}),
+    "WINT4, AWQ": ("ptq", {"quant_type": "WINT4", "awq": "true"}),
+    "W8A8": ("ptq", {}),
+    "W8A8, shift + smooth": ("ptq", SHIFT | SMOOTH),
+    "W8A8 static": ("ptq", STATIC),
+    "W8A8 static, shift + smooth": ("ptq", STATIC | SHIFT | SMOOTH),
+    "W8A8, smooth": ("ptq", SMOOTH),
+    "W8A8, shift + smooth by pieces": ("ptq", SHIFT | SMOOTH | PIECES),
+    "W8A8 static, shift + smooth by pieces": ("ptq", STATIC | SHIFT | SMOOTH | PIECES),
+    "WINT8 with the head": ("ptq", {"quant_type": "WINT8", "quantize_lm_head": "true"}),
 }
 
 
@@ -51,7 +55,7 @@ def smollm2() -> Path:
 def write_data(data: Path, folder: Path, samples: int, rows: int, length: int) -> None:
     """Cut texts for calibration and for evaluation, each long enough for one row of tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    characters = 5 * length
+    characters = 4 * length  # somewhat less than a row
     texts = [
         json.loads(line)["text"] for line in (data / "pretrain" / "pretrain_en.train.jsonl").open(encoding="utf-8")
     ]
@@ -81,30 +85,33 @@ def quantize(name: str, model: Path, folder: Path, steps: int, length: int) -> d
     start = time.perf_counter()
     subprocess.run([str(BIN / "llm-run"), "--task", task, *words], check=True)
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return {**report["quantization"], "seconds": time.perf_counter() - start}
+    size = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    return {**report["quantization"], "seconds": time.perf_counter() - start, "size": size}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with pretrain/ and eval/")
     parser.add_argument("--work", type=Path, default=Path("quantization-output"))
-    parser.add_argument("--samples", type=int, default=32, help="rows of calibration")
-    parser.add_argument("--rows", type=int, default=12, help="rows of evaluation")
+    parser.add_argument("--samples", type=int, default=8, help="rows of calibration")
+    parser.add_argument("--rows", type=int, default=6, help="rows of evaluation")
     parser.add_argument("--length", type=int, default=512, help="tokens of a row")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), metavar="WAY")
     arguments = parser.parse_args()
     write_data(arguments.data, arguments.work / "data", arguments.samples, arguments.rows, arguments.length)
-    print("| | perplexity | change | largest logit difference | same likeliest token | MB of blocks | s |")
+    print("| | perplexity | change | largest logit difference | same likeliest token | MB of weights | s |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for place, name in enumerate(arguments.ways):
         found = quantize(name, smollm2(), arguments.work, arguments.samples // 4, arguments.length)
         compared = found["comparison"]
         if place == 0:
-            print(f"| float32 | {compared['perplexity_before']:.3f} | | | | | |")
+            first = f"as it was, in 16 bits ({compared['tokens']} tokens)"
+            size = found["bytes_in_16_bits"] / 1e6
+            print(f"| {first} | {compared['perplexity_before']:.3f} | | | | {size:.1f} | |")
         print(
             f"| {name} | {compared['perplexity_after']:.3f} | {compared['perplexity_increase_percent']:+.2f} % | "
             f"{compared['max_logit_difference']:.2f} | {100 * compared['same_likeliest_token']:.1f} % | "
-            f"{found['quantized_bytes'] / 1e6:.1f} | {found['seconds']:.0f} |",
+            f"{found['size'] / 1e6:.1f} | {found['seconds']:.0f} |",
             flush=True,
         )
 

@@ -14,13 +14,17 @@ class QuantOptions:
     quant_type: str | None = option(
         None,
         "A8W8 (activations and weights), WINT8 or WINT4 (weights only; also weight_only_int8, weight_only_int4); "
-        "default: A8W8 in ptq, WINT4 in gptq; generate, chat and evaluate round weights when they load them, where it "
-        "is given",
-        tasks=(*QUANTIZING, *ASKING),
+        "default: A8W8 in ptq, WINT4 in gptq; generate, chat, evaluate, serve and export round weights when they "
+        "load them, where it is given",
+        tasks=(*QUANTIZING, *ASKING, "export"),
     )
     quant_group_size: int | None = option(
         None, "neighbouring inputs that share a scale: 32, 64, 128, or -1 for all; default: the largest that divides "
-        "all layers in WINT4, -1 in WINT8", tasks=(*QUANTIZING, *ASKING),
+        "all layers in WINT4, -1 in WINT8", tasks=(*QUANTIZING, *ASKING, "export"),
+    )  # fmt: skip
+    quantize_lm_head: bool = option(
+        False, "quantize the head as well, which is the largest matrix of a small model; where it is the embedding, "
+        "the model gets a head of its own", tasks=(*QUANTIZING, *ASKING),
     )  # fmt: skip
     max_ppl_increase: float | None = option(
         None, "per cent that perplexity may rise; beyond, nothing is written", tasks=QUANTIZING
@@ -39,8 +43,9 @@ class QuantOptions:
     )
     ptq_step: int = option(32, "batches that activations are measured on", tasks=("ptq",))
     activation_scale: str = option(
-        "per_tensor", "scale of 8-bit activations: one measured beforehand, or one of each token's own", tasks=("ptq",),
-        choices=("per_tensor", "per_token"),
+        "per_token", "scale of 8-bit activations: each token's own, found while it is computed, or one for all "
+        "(per_tensor), measured beforehand, which some hardware needs and which costs accuracy", tasks=("ptq",),
+        choices=("per_token", "per_tensor"),
     )  # fmt: skip
     shift: bool = option(False, "subtract the middle of each input before it is rounded", tasks=("ptq",))
     shift_all_linears: bool = option(

@@ -23,17 +23,16 @@ if TYPE_CHECKING:
     from .groups import LayerGroup
     from .layer import InputQuantization
     from .observe import Observer
-    from .walk import Walk
+    from .walk import Passed, Walk
 
 Seen = TypeVar("Seen", bound="Observer")
 
 
 class BlockInWork:
-    """A block of a model with the groups of its linear layers."""
+    """A block of a model, or its head, with the groups of its linear layers."""
 
-    def __init__(self, model: CausalLM, index: int, groups: Sequence[LayerGroup]) -> None:
-        self.model, self.index, self.groups = model, index, groups
-        self.block = model.blocks[index]
+    def __init__(self, model: CausalLM, block: Passed, groups: Sequence[LayerGroup]) -> None:
+        self.model, self.block, self.groups = model, block, groups
         self._adjustments: dict[str, Adjustment] = {}
         self._added_biases: dict[str, np.ndarray] = {}
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from ..registry.facts import ModelConfig, QuantGroup
 
+HEAD = "lm_head"
+"""What families call the head."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
@@ -31,7 +34,7 @@ class LayerGroup:
 
 
 def groups_of_block(groups: Sequence[QuantGroup], block: int) -> list[LayerGroup]:
-    """Return the groups of a block in the order of the forward pass; layers outside of blocks stay as they are."""
+    """Return the groups of a block in the order of the forward pass; layers outside of blocks are left out."""
 
     def named(pattern: str) -> str:
         return pattern.replace("*", str(block))
@@ -41,6 +44,12 @@ def groups_of_block(groups: Sequence[QuantGroup], block: int) -> list[LayerGroup
         for group in groups
         if "*" in group.linears[0]
     ]
+
+
+def head_group(groups: Sequence[QuantGroup]) -> LayerGroup | None:
+    """Return the head, where the family states that it may be quantized. Its inputs are not scaled: the final norm
+    may feed more than it."""
+    return next((LayerGroup(group.linears, "", "") for group in groups if group.linears == (HEAD,)), None)
 
 
 def feeding_channels(config: ModelConfig, in_size: int, feeder_size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..convert.weights import choose_map, expand
 from ..errors import WeightError
 from .formats.int8 import ADJUSTMENTS, INPUT_SCALE, Int8Format
 from .grid import Grid, GridSpec
-from .groups import groups_of_block
+from .groups import HEAD, groups_of_block, head_group
 from .layer import Adjustment, InputQuantization, QuantizedLinear, pack_weight, put_layers
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _layers(
         for group in groups_of_block(groups, block)
         for name in group.linears
     }
+    if head_group(groups) is not None:
+        names.add(f"{HEAD}.weight")
     layers = {}
     for step in expand(choose_map(family, config, source), config.num_layers):
         if names.issuperset(step.ours) and all(source.is_integer(name) for name in step.theirs):

@@ -6,7 +6,7 @@ Shape letters: B batch, S tokens, T real tokens of a batch, I inputs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import paddle
@@ -27,6 +27,10 @@ class Observer(Protocol):
             x_TI: float32, of the real tokens of the batch.
             rows_T: the row of the batch that each token is in.
         """
+
+
+First = TypeVar("First", bound=Observer)
+Second = TypeVar("Second", bound=Observer)
 
 
 @dataclass(slots=True)
@@ -116,6 +120,18 @@ class AverageMaximum:
     def value(self) -> float:
         """The average."""
         return float(np.mean(self.maxima))
+
+
+@dataclass(slots=True)
+class Both(Generic[First, Second]):
+    """Two observers of the same inputs, so that these are computed once."""
+
+    first: First
+    second: Second
+
+    def add(self, x_TI: Tensor, rows_T: np.ndarray) -> None:
+        self.first.add(x_TI, rows_T)
+        self.second.add(x_TI, rows_T)
 
 
 @dataclass(slots=True)

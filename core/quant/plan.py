@@ -10,6 +10,7 @@ from .formats.gptq import gptq_fields
 from .formats.int8 import int8_fields
 from .gptq import GptqSettings
 from .grid import GridSpec
+from .groups import HEAD
 from .layer import quantized_layers
 from .methods import Awq, Gptq, RoundToNearest
 from .settings import A8W8, BITS, GROUP_SIZES, read_quant_type
@@ -80,6 +81,7 @@ def num_calibration_batches(method: Method, run: Run) -> int:
 
 def quantization_config(method: Method, model: CausalLM) -> dict[str, Any]:
     """Return the ``quantization_config`` of the finished model."""
+    with_head = HEAD in quantized_layers(model)
     if isinstance(method, W8A8):
         layers = quantized_layers(model).values()
         adjusted = any(
@@ -88,7 +90,7 @@ def quantization_config(method: Method, model: CausalLM) -> dict[str, Any]:
             or layer.adjustment.factor_I is not None
             for layer in layers
         )
-        return int8_fields(per_token=method.per_token, adjusted=adjusted)
+        return int8_fields(per_token=method.per_token, adjusted=adjusted, with_head=with_head)
     if isinstance(method, Awq):
         return awq_fields(method.spec.group_size)
     assert isinstance(method, Gptq | RoundToNearest)
@@ -96,6 +98,7 @@ def quantization_config(method: Method, model: CausalLM) -> dict[str, Any]:
         method.spec.bits,
         method.spec.group_size,
         method.settings if isinstance(method, Gptq) else None,
+        with_head=with_head,
     )
 
 

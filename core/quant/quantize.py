@@ -10,13 +10,16 @@ from ..convert.load import build_empty, fill
 from ..convert.logical import parameters
 from .block import BlockInWork
 from .grid import GridSpec, round_to_nearest
-from .groups import groups_of_block
+from .groups import HEAD, groups_of_block, head_group
+from .head import HeadBlock
 from .layer import QuantizedLinear, pack_weight, put_layers
 from .score import Comparison, compare
 from .walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from paddle import nn
 
     from ..causal_lm import CausalLM
     from ..convert.logical import LogicalTensors
@@ -43,6 +46,7 @@ def quantize_by_blocks(
     *,
     calibration: Sequence[Batch],
     evaluation: Sequence[Batch],
+    with_head: bool = False,
     on_block: Callable[[int, list[LayerRecord]], None] = lambda index, records: None,
 ) -> Quantized:
     """Read, quantize and compare a model, one block after the other.
@@ -57,7 +61,8 @@ def quantize_by_blocks(
         method: how a block is quantized.
         calibration: what the method learns from; may be empty where it looks at nothing.
         evaluation: what the model is compared on, before and after.
-        on_block: told what became of each block.
+        with_head: quantize the head as well, which is a layer of its own in ``config`` and ``tensors`` (``head.py``).
+        on_block: told what became of each block, and of the head as one more.
     """
     groups = family.quantizable_layers(config)
     assert groups is not None, "the matrix refuses a family without the hook"
@@ -74,14 +79,19 @@ def quantize_by_blocks(
         ahead = walk.fork()
         if method.learns_from == "float":
             ahead.through(block)
-        records = method.quantize(BlockInWork(model, index, groups_of_block(groups, index)), walk)
+        records = method.quantize(BlockInWork(model, block, groups_of_block(groups, index)), walk)
         if method.learns_from == "quantized":
             ahead.through(block)
         after.through(block)
         walk = ahead
         layers += records
         on_block(index, records)
-    return Quantized(model, layers, compare(model, before, after))
+    heads = None
+    if with_head:
+        records, heads = _quantize_head(model, groups, method, walk)
+        layers += records
+        on_block(len(model.blocks), records)
+    return Quantized(model, layers, compare(model, before, after, heads))
 
 
 def quantize_weights(model: CausalLM, groups: Sequence[QuantGroup], spec: GridSpec) -> CausalLM:
@@ -98,6 +108,17 @@ def quantize_weights(model: CausalLM, groups: Sequence[QuantGroup], spec: GridSp
             packed = pack_weight(*round_to_nearest(layer.weight.numpy().T.copy(), spec))
             put_layers(model, {name: QuantizedLinear(packed, layer.bias)})
     return model
+
+
+def _quantize_head(
+    model: CausalLM, groups: Sequence[QuantGroup], method: Method, walk: Walk
+) -> tuple[list[LayerRecord], tuple[nn.Layer, nn.Layer]]:
+    """Replace the head, and return what is to be reported, and the head before and after."""
+    group = head_group(groups)
+    assert group is not None, "with_own_head asks for it"
+    before = model.get_sublayer(HEAD)
+    records = method.quantize(BlockInWork(model, HeadBlock(model), [group]), walk)
+    return records, (before, model.get_sublayer(HEAD))
 
 
 def _fill(model: CausalLM, tensors: LogicalTensors, names: Sequence[str]) -> None:

@@ -14,9 +14,11 @@ import paddle
 import paddle.nn.functional as F
 
 from ..data.sample import IGNORED
+from .groups import HEAD
+from .layer import put_layers
 
 if TYPE_CHECKING:
-    from paddle import Tensor
+    from paddle import Tensor, nn
 
     from ..causal_lm import CausalLM
     from .walk import Walk
@@ -42,13 +44,14 @@ class Comparison:
         return 100 * (self.ppl_after / self.ppl_before - 1)
 
 
-def compare(model: CausalLM, before: Walk, after: Walk) -> Comparison:
+def compare(model: CausalLM, before: Walk, after: Walk, heads: tuple[nn.Layer, nn.Layer] | None = None) -> Comparison:
     """Compare the predictions of two walks over the same batches that have gone through all blocks.
 
     Args:
-        model: whose final norm and head are as they were.
+        model: whose final norm is as it was.
         before: through the blocks as they were.
         after: through the quantized blocks.
+        heads: the layer ``lm_head`` before and after; ``None``: the model's head is as it was.
     """
     losses, largest, num_same, num_tokens = np.zeros(2), 0.0, 0, 0
     with paddle.no_grad():
@@ -59,7 +62,10 @@ def compare(model: CausalLM, before: Walk, after: Walk) -> Comparison:
             for first in range(0, len(places_T), CHUNK_TOKENS):
                 chunk_T = places_T[first : first + CHUNK_TOKENS]
                 labels_T = paddle.to_tensor(labels_BS[chunk_T])
-                logits = [_logits(model, state_TH, chunk_T) for state_TH in finished]
+                logits = [
+                    _logits(model, state_TH, chunk_T, head)
+                    for state_TH, head in zip(finished, heads or (None, None), strict=True)
+                ]
                 losses += [_loss(each_TV, labels_T) for each_TV in logits]
                 largest = max(largest, float((logits[0] - logits[1]).abs().max()))
                 num_same += int((logits[0].argmax(axis=-1) == logits[1].argmax(axis=-1)).sum())
@@ -69,7 +75,9 @@ def compare(model: CausalLM, before: Walk, after: Walk) -> Comparison:
     return Comparison(num_tokens, before_ppl, after_ppl, largest, num_same / num_tokens)
 
 
-def _logits(model: CausalLM, finished_TH: Tensor, places_T: np.ndarray) -> Tensor:
+def _logits(model: CausalLM, finished_TH: Tensor, places_T: np.ndarray, head: nn.Layer | None) -> Tensor:
+    if head is not None:
+        put_layers(model, {HEAD: head})
     return model.head(paddle.gather(finished_TH, paddle.to_tensor(places_T))).astype("float32")
 
 

@@ -39,7 +39,7 @@ def read_quant_type(options: QuantOptions, task: str) -> str | None:
 
 def asked_quantization(config: RunConfig) -> str | None:
     """Return the feature that ``quant_type`` asks for; ``None`` where it is not given, or wrong."""
-    if config.quant.quant_type is None or config.task not in (*QUANTIZING, *ASKING):
+    if config.quant.quant_type is None or config.task not in (*QUANTIZING, *ASKING, "export"):
         return None
     name = config.quant.quant_type.lower()
     name = SPELLINGS.get(name, name)
@@ -104,8 +104,13 @@ def _idle(config: RunConfig, quant_type: str | None) -> Iterator[Problem]:
             if getattr(options, name):
                 reason = f"changes activations, which {quant_type} leaves as they are"
                 yield Problem(f"--{name}", "true", reason, "Use --quant_type A8W8, or leave it out.")
-        if options.activation_scale != "per_tensor":
+        if options.activation_scale != "per_token":
             yield Problem("--activation_scale", options.activation_scale, "has no effect without A8W8")
+    if options.quantize_lm_head and quant_type is None:
+        yield Problem("--quantize_lm_head", "true", "has no effect without quant_type", "Give --quant_type WINT8.")
+    if options.quantize_lm_head and options.awq:
+        reason = "is not done with awq, whose readers expect a head of floats"
+        yield Problem("--quantize_lm_head", "true", reason, "Leave it out, or use --task gptq.")
     if options.awq and quant_type != WINT4:
         yield Problem("--awq", "true", f"is for 4-bit weights, not for {quant_type}", "Use --quant_type WINT4.")
     if quant_type == A8W8:

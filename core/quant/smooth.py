@@ -6,6 +6,7 @@ Shape letters: O outputs, I inputs, T sampled tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,25 +35,60 @@ def smooth_scale(input_max_I: np.ndarray, weight_max_I: np.ndarray, alpha: float
     return np.where(input_max_I > 0, scale_I, 1.0).astype(np.float32)
 
 
-def search_alpha(
-    rows_TI: np.ndarray, weight_OI: np.ndarray, input_max_I: np.ndarray, weight_max_I: np.ndarray
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Trial:
+    """What a search tries its factors on: some inputs, and the matrices that read them."""
+
+    rows_TI: np.ndarray
+    """Sampled inputs."""
+    weight_OI: np.ndarray
+    """Matrices that read them, one below the other; some of the outputs are enough."""
+    input_max_I: np.ndarray
+    """Largest absolute value of each input, of all that were seen."""
+    weight_max_I: np.ndarray
+    """Largest absolute weight of each input."""
+    per_token: bool
+    """Each token is rounded by its own largest input; otherwise all by the largest that was ever seen."""
+
+    @cached_property
+    def target_TO(self) -> np.ndarray:
+        """Outputs without rounding."""
+        return np.asarray(self.rows_TI @ self.weight_OI.T)
+
+    def smoothed(self, alpha: float) -> np.ndarray:
+        """Return the factors [I] of one alpha."""
+        return smooth_scale(self.input_max_I, self.weight_max_I, alpha)
+
+    def loss(self, scale_I: np.ndarray) -> float:
+        """Return the mean squared error of outputs of 8-bit inputs and weights.
+
+        Taken as shares of a token's own outputs instead, errors lead to factors that are about as good: with one scale
+        for all tokens, the perplexity of SmolLM2-135M rises by 4.5 per cent then, and by 4.9 here.
+        """
+        inputs_TI, scaled_OI = self.rows_TI / scale_I, self.weight_OI * scale_I
+        if self.per_token:
+            largest: np.ndarray = np.abs(inputs_TI).max(axis=1, keepdims=True)
+        else:
+            largest = (self.input_max_I / scale_I).max(keepdims=True)
+        step = np.maximum(largest / INT8.highest, SMALLEST)
+        grid = fit_grid(scaled_OI, INT8)
+        codes_TI = np.clip(np.rint(inputs_TI / step), -INT8.highest, INT8.highest)
+        outputs_TO = (codes_TI * step) @ grid.decode(grid.encode(scaled_OI)).T
+        return float(np.mean((outputs_TO - self.target_TO) ** 2))
+
+
+def search_alpha(trial: Trial) -> np.ndarray:
     """Return the scale of ``smooth_scale`` with the alpha that leaves the least squared error of 8-bit arithmetic.
 
-    Arguments as of ``PiecewiseSearch.run``. One alpha for all layers is no good choice: a second matrix of a
-    feed-forward part wants about 0.9, where an attention projection is content with 0.7.
+    One alpha for all layers is no good choice: a second matrix of a feed-forward part wants about 0.9, where an
+    attention projection is content with 0.7.
     """
-    target_TO = rows_TI @ weight_OI.T
-
-    def loss(alpha: float) -> float:
-        return _loss(smooth_scale(input_max_I, weight_max_I, alpha), rows_TI, weight_OI, target_TO, input_max_I)
-
     # Coarsely first; there is one valley.
-    losses = {alpha: loss(alpha) for alpha in ALPHAS[1::2]}
+    losses = {alpha: trial.loss(trial.smoothed(alpha)) for alpha in ALPHAS[1::2]}
     best = min(losses, key=losses.__getitem__)
     near = [alpha for alpha in ALPHAS if 0 < abs(alpha - best) < 0.07]
-    losses |= {alpha: loss(alpha) for alpha in near}
-    return smooth_scale(input_max_I, weight_max_I, min(losses, key=losses.__getitem__))
+    losses |= {alpha: trial.loss(trial.smoothed(alpha)) for alpha in near}
+    return trial.smoothed(min(losses, key=losses.__getitem__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +106,15 @@ class PiecewiseSearch:
     tries_fewer: bool = False
     """Also try every smaller number of pieces, and keep the best."""
 
-    def run(
-        self, rows_TI: np.ndarray, weight_OI: np.ndarray, input_max_I: np.ndarray, weight_max_I: np.ndarray
-    ) -> np.ndarray:
-        """Return the factors [I] with the least squared error of the outputs of 8-bit arithmetic.
-
-        Args:
-            rows_TI: sampled inputs.
-            weight_OI: all matrices that read them, one below the other.
-            input_max_I: largest absolute value of each input.
-            weight_max_I: largest absolute weight of each input.
-        """
-        target_TO = rows_TI @ weight_OI.T
+    def run(self, trial: Trial) -> np.ndarray:
+        """Return the factors [I] with the least squared error of the outputs of 8-bit arithmetic."""
         counts = range(1, self.num_pieces + 1) if self.tries_fewer else (self.num_pieces,)
-        begin_I = search_alpha(rows_TI, weight_OI, input_max_I, weight_max_I)
+        begin_I = search_alpha(trial)
         best, best_I = np.inf, begin_I
         for count in counts:
             scale_I, loss = begin_I, np.inf
-            for piece_I in reversed(split_by_size(input_max_I, count)):
-                scale_I, loss = _best_for_piece(
-                    scale_I, piece_I, rows_TI, weight_OI, target_TO, input_max_I, weight_max_I
-                )
+            for piece_I in reversed(split_by_size(trial.input_max_I, count)):
+                scale_I, loss = _best_for_piece(scale_I, piece_I, trial)
             if loss < best:
                 best, best_I = loss, scale_I
         return best_I
@@ -114,39 +138,14 @@ def split_by_size(values_I: np.ndarray, count: int) -> list[np.ndarray]:
     return [nearest_I == place for place in range(len(centres_K)) if (nearest_I == place).any()]
 
 
-def _best_for_piece(
-    scale_I: np.ndarray,
-    piece_I: np.ndarray,
-    rows_TI: np.ndarray,
-    weight_OI: np.ndarray,
-    target_TO: np.ndarray,
-    input_max_I: np.ndarray,
-    weight_max_I: np.ndarray,
-) -> tuple[np.ndarray, float]:
+def _best_for_piece(scale_I: np.ndarray, piece_I: np.ndarray, trial: Trial) -> tuple[np.ndarray, float]:
     """Return the scale with the best factors for one piece, those of the pieces before being found already."""
-    candidates = [smooth_scale(input_max_I, weight_max_I, alpha) for alpha in ALPHAS]
+    candidates = [trial.smoothed(alpha) for alpha in ALPHAS]
     candidates += [np.full_like(scale_I, constant) for constant in CONSTANTS]
-    best, best_I = _loss(scale_I, rows_TI, weight_OI, target_TO, input_max_I), scale_I
+    best, best_I = trial.loss(scale_I), scale_I
     for candidate_I in candidates:
         tried_I = np.where(piece_I, candidate_I, scale_I)
-        loss = _loss(tried_I, rows_TI, weight_OI, target_TO, input_max_I)
+        loss = trial.loss(tried_I)
         if loss < best:
             best, best_I = loss, tried_I
     return best_I, best
-
-
-def _loss(
-    scale_I: np.ndarray, rows_TI: np.ndarray, weight_OI: np.ndarray, target_TO: np.ndarray, input_max_I: np.ndarray
-) -> float:
-    """Return the squared error of outputs of 8-bit inputs and weights, as a share of each token's own, averaged.
-
-    The few tokens with outputs a hundred times as large would otherwise decide for all. All inputs are rounded by the
-    largest one that was ever seen, which need not be among the rows.
-    """
-    inputs_TI, scaled_OI = rows_TI / scale_I, weight_OI * scale_I
-    step = max(float((input_max_I / scale_I).max()) / INT8.highest, SMALLEST)
-    grid = fit_grid(scaled_OI, INT8)
-    codes_TI = np.clip(np.rint(inputs_TI / step), -INT8.highest, INT8.highest)
-    outputs_TO = (codes_TI * step) @ grid.decode(grid.encode(scaled_OI)).T
-    errors_T, sizes_T = ((outputs_TO - target_TO) ** 2).sum(axis=1), (target_TO**2).sum(axis=1)
-    return float(np.mean(errors_T / np.maximum(sizes_T, np.finfo(np.float32).tiny)))

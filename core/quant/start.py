@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Problem, RefusedError
-from .grid import GridSpec
-from .groups import groups_of_block
-from .layer import quantized_layers
+from .grid import GridSpec, round_to_nearest
+from .groups import HEAD, groups_of_block
+from .head import head_weight, with_own_head
+from .layer import QuantizedLinear, pack_weight, put_layers, quantized_layers
 from .plan import choose_group_size
 from .quantize import quantize_weights
 from .settings import BITS, read_quant_type
@@ -22,11 +23,11 @@ def round_at_start(model: CausalLM, run: Run) -> None:
 
     Args:
         model: with values; changed in place.
-        run: its ``quant_type`` and ``quant_group_size``.
+        run: its ``quant_type``, ``quant_group_size`` and ``quantize_lm_head``.
 
     Raises:
-        RefusedError: the model is quantized already, its family states no quantizable layers, or the group size does
-            not divide a layer.
+        RefusedError: the model is quantized already, its family states no quantizable layers or no such head, or the
+            group size does not divide a layer.
     """
     options = run.config.quant
     quant_type = read_quant_type(options, run.config.task)
@@ -40,4 +41,11 @@ def round_at_start(model: CausalLM, run: Run) -> None:
     bits = BITS[quant_type]
     names = [name for group in groups_of_block(groups, 0) for name in group.linears]
     in_sizes = [int(model.get_sublayer(name).weight.shape[0]) for name in names]
-    quantize_weights(model, groups, GridSpec(bits, choose_group_size(options.quant_group_size, bits, in_sizes)))
+    own = with_own_head(run.family, run.model_config) if options.quantize_lm_head else None
+    if own is not None:
+        in_sizes.append(head_weight(model).shape[1])
+    spec = GridSpec(bits, choose_group_size(options.quant_group_size, bits, in_sizes))
+    quantize_weights(model, groups, spec)
+    if own is not None:
+        put_layers(model, {HEAD: QuantizedLinear(pack_weight(*round_to_nearest(head_weight(model), spec)), None)})
+        model.config = own

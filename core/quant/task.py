@@ -14,7 +14,8 @@ from ..errors import Problem, QuantizationError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..convert.logical import FileTensors
+    from ..convert.logical import LogicalTensors
+    from ..registry.facts import ModelConfig
     from ..run import Run
     from .calibration import CalibrationData
     from .methods import LayerRecord, Method
@@ -38,22 +39,25 @@ def run(run: Run) -> int:
     from .quantize import quantize_by_blocks
 
     source, target = Path(run.config.model.model_name_or_path or ""), _target(run)
-    tensors, in_sizes = _open(run, source)
-    method = choose_method(run, in_sizes)
+    opened = _open(run, source)
+    method = choose_method(run, opened.in_sizes)
     place = run.config.model.tokenizer_name_or_path
     tokenizer = load_tokenizer(run.family, run.model_config, source if place is None else Path(place))
     template = find_chat_template(run.family, run.model_config, source, run.config.model.chat_template)
     num_batches = num_calibration_batches(method, run)
     data = open_calibration(run, tokenizer, template, steps_option=STEPS[run.config.task], num_batches=num_batches)
     _log.info("%s: %s", source, describe(method))
-    with progress("quantizing", run.model_config.num_layers, shown=not run.config.training.disable_tqdm) as advance:
+    with_head, num_layers = run.config.quant.quantize_lm_head, opened.config.num_layers
+    shown = not run.config.training.disable_tqdm
+    with progress("quantizing", num_layers + with_head, shown=shown) as advance:
         quantized = quantize_by_blocks(
-            run.family, run.model_config, tensors, method,
-            calibration=data.calibration, evaluation=data.evaluation, on_block=_reporter(advance),
+            run.family, opened.config, opened.tensors, method,
+            calibration=data.calibration, evaluation=data.evaluation, with_head=with_head,
+            on_block=_reporter(advance, num_layers),
         )  # fmt: skip
     _check_increase(run, quantized)
     facts = {"quantization": _facts(run, method, quantized, data)}
-    _write(run, quantized, method, tensors, target, facts, (tokenizer, template, str(source)))
+    _write(run, quantized, method, opened, target, facts, (tokenizer, template, str(source)))
     return 0
 
 
@@ -65,12 +69,31 @@ def _target(run: Run) -> Path:
     return target
 
 
-def _open(run: Run, source: Path) -> tuple[FileTensors, list[int]]:
-    """Open the weights, and return them with the input sizes of the layers that may be quantized."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Opened:
+    """The weights that are quantized."""
+
+    config: ModelConfig
+    """Of the model that comes out."""
+    tensors: LogicalTensors
+    in_sizes: list[int]
+    """Inputs of all layers that are quantized."""
+    bytes_in_16_bits: int
+    """Of the model as it was."""
+
+
+def _open(run: Run, source: Path) -> _Opened:
+    """Open the weights.
+
+    Raises:
+        RefusedError: a head that cannot be quantized is to be.
+        WeightError: the weights do not fit the model.
+    """
     from ..convert.load import build_empty
     from ..convert.logical import open_logical, parameters
     from ..convert.source import open_tensors
     from .groups import groups_of_block
+    from .head import WEIGHT, UntiedTensors, with_own_head
 
     model = build_empty(run.family, run.model_config)
     shapes = {name: tuple(p.shape) for name, p in parameters(model).items()}
@@ -80,10 +103,19 @@ def _open(run: Run, source: Path) -> tuple[FileTensors, list[int]]:
         _log.warning("%s: its weights were quantized before (%s); errors add up", source, ", ".join(coarse))
     groups = groups_of_block(run.family.quantizable_layers(run.model_config) or (), 0)
     in_sizes = [shapes[f"{name}.weight"][0] for group in groups for name in group.linears]
-    return open_logical(run.family, run.model_config, opened, shapes), in_sizes
+    config = run.model_config
+    with_head = run.config.quant.quantize_lm_head
+    own = with_own_head(run.family, config) if with_head else config
+    tensors: LogicalTensors = open_logical(run.family, config, opened, shapes)
+    if with_head:
+        if config.tie_embeddings:
+            _log.info("%s: its head is its embedding; the result has a head of its own", source)
+            tensors = UntiedTensors(tensors)
+        in_sizes.append(tensors.shapes[WEIGHT][0])
+    return _Opened(own, tensors, in_sizes, 2 * sum(map(math.prod, shapes.values())))
 
 
-def _reporter(advance: Callable[[float], None]) -> Callable[[int, list[LayerRecord]], None]:
+def _reporter(advance: Callable[[float], None], num_layers: int) -> Callable[[int, list[LayerRecord]], None]:
     def report(index: int, records: list[LayerRecord]) -> None:
         advance(1)
         errors = [
@@ -91,7 +123,8 @@ def _reporter(advance: Callable[[float], None]) -> Callable[[int, list[LayerReco
             f"{record.weight_error if record.output_error is None else record.output_error:.4f}"
             for record in records
         ]
-        _log.info("block %d, relative errors: %s", index, ", ".join(errors))
+        place = f"block {index}" if index < num_layers else "head"
+        _log.info("%s, relative errors: %s", place, ", ".join(errors))
 
     return report
 
@@ -149,7 +182,7 @@ def _write(
     run: Run,
     quantized: Quantized,
     method: Method,
-    tensors: FileTensors,
+    opened: _Opened,
     target: Path,
     facts: dict[str, Any],
     origin: tuple[Any, Any, str],
@@ -160,13 +193,13 @@ def _write(
 
     tokenizer, template, source = origin
     packing = ModelPacking(quantized.model, quantization_config(method, quantized.model))
-    size_before = 2 * sum(math.prod(shape) for shape in tensors.shapes.values())
+    tensors, size_before = opened.tensors, opened.bytes_in_16_bits
     quantization = facts["quantization"]
     quantization["quantized_bytes"] = sum(record.num_bytes for record in quantized.layers)
     quantization["bytes_in_16_bits"] = size_before
     stored = {name: tensors.dtype(name) for name in tensors.shapes}
     parts = ModelParts(
-        family=run.family, config=run.model_config, tensors=QuantizedTensors(quantized.model, stored),
+        family=run.family, config=opened.config, tensors=QuantizedTensors(quantized.model, stored),
         tokenizer=tokenizer, chat_template=template, source=source, packing=packing, facts=facts,
     )  # fmt: skip
     options = run.config.convert

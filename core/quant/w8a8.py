@@ -13,8 +13,8 @@ from ..ops.quantized_linear import SMALLEST_SCALE
 from .grid import GridSpec, round_to_nearest
 from .layer import InputQuantization, pack_weight
 from .methods import LayerRecord, Learning, describe
-from .observe import AverageMaximum, Extremes, SampledRows
-from .smooth import PiecewiseSearch, search_alpha, smooth_scale
+from .observe import AverageMaximum, Both, Extremes, SampledRows
+from .smooth import PiecewiseSearch, Trial, search_alpha, smooth_scale
 
 if TYPE_CHECKING:
     from .block import BlockInWork
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 INT8 = GridSpec(bits=8)
 SEARCH_ROWS = 256
-"""Tokens on which the piecewise search tries its arithmetic."""
+"""Tokens on which searches try their arithmetic."""
+SEARCH_OUTPUTS = 512
+"""Outputs on which searches try it: each is rounded for itself, so that some of them speak for all."""
 ERROR_ROWS = 32
 """Tokens of each batch on which the error of a layer is measured."""
 
@@ -70,12 +72,16 @@ class W8A8:
             self._shift(self.shift, work, walk)
         if self.smooth is not None:
             self._smooth(self.smooth, work, walk)
-        maxima = work.observe(walk, work.groups, AverageMaximum, self.num_batches)
-        rows = work.observe(walk, work.groups, lambda: SampledRows(ERROR_ROWS), self.num_batches)
+
+        def look() -> Both[AverageMaximum, SampledRows]:
+            return Both(AverageMaximum(), SampledRows(ERROR_ROWS))
+
+        seen = work.observe(walk, work.groups, look, self.num_batches)
         records = []
-        for group, largest, sampled in zip(work.groups, maxima, rows, strict=True):
-            inputs = InputQuantization(None if self.per_token else max(largest.value / INT8.highest, SMALLEST_SCALE))
-            rows_TI = np.concatenate(sampled.rows)
+        for group, both in zip(work.groups, seen, strict=True):
+            scale = max(both.first.value / INT8.highest, SMALLEST_SCALE)
+            inputs = InputQuantization(None if self.per_token else scale)
+            rows_TI = np.concatenate(both.second.rows)
             records += [_round(work, name, inputs, rows_TI) for name in group.linears]
         return records
 
@@ -87,21 +93,26 @@ class W8A8:
 
     def _smooth(self, smooth: Smooth, work: BlockInWork, walk: Walk) -> None:
         groups = [group for group in work.groups if group.norm or smooth.all_linears]
-        seen = work.observe(walk, groups, Extremes, smooth.num_batches)
         num_batches = min(smooth.num_batches, len(walk.batches))
         per_batch = -(-SEARCH_ROWS // num_batches) if smooth.sampler == "multi_step" else SEARCH_ROWS
-        rows = work.observe(walk, groups, lambda: SampledRows(per_batch), smooth.num_batches)
+
+        def look() -> Both[Extremes, SampledRows]:
+            return Both(Extremes(), SampledRows(per_batch))
+
+        seen = work.observe(walk, groups, look, smooth.num_batches)
         # Later groups first: a scale that is folded into a feeder changes a matrix of an earlier group.
-        for group, extremes, sampled in reversed(list(zip(groups, seen, rows, strict=True))):
+        for group, both in reversed(list(zip(groups, seen, strict=True))):
+            extremes, sampled = both.first, both.second
             input_max_I = work.tie(group, extremes.absolute_I)
             weight_max_I = work.tie(group, work.largest_weights(group))
             if smooth.search is None and smooth.alpha is not None:
                 scale_I = smooth_scale(input_max_I, weight_max_I, smooth.alpha)
             else:
-                search = search_alpha if smooth.search is None else smooth.search.run
                 picked = sampled.rows if smooth.sampler == "multi_step" else sampled.rows[-1:]
                 weight_OI = np.concatenate([work.weight(name) for name in group.linears])
-                scale_I = search(np.concatenate(picked), weight_OI, input_max_I, weight_max_I)
+                weight_OI = weight_OI[:: -(-len(weight_OI) // SEARCH_OUTPUTS)]
+                trial = Trial(np.concatenate(picked), weight_OI, input_max_I, weight_max_I, self.per_token)
+                scale_I = search_alpha(trial) if smooth.search is None else smooth.search.run(trial)
             work.scale_inputs(group, scale_I)
 
 

@@ -5,7 +5,7 @@ Shape letters: B batch, S tokens, T real tokens of a batch, H hidden, I inputs o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import paddle
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
     from paddle import Tensor, nn
 
-    from ..causal_lm import CausalLM
+    from ..causal_lm import BlockContext, CausalLM
     from ..data.sample import Batch
     from .observe import Observer
+
+
+class Passed(Protocol):
+    """What hidden states go through: a block, or the head."""
+
+    def __call__(self, hidden_BSH: Tensor, context: BlockContext, cache: None) -> Tensor:
+        """Return what becomes of them."""
 
 
 class Walk:
@@ -51,13 +58,13 @@ class Walk:
         other.hidden = list(self.hidden)
         return other
 
-    def through(self, block: nn.Layer) -> None:
+    def through(self, block: Passed) -> None:
         """Go through a block."""
         with paddle.no_grad():
             for index, context in enumerate(self._contexts):
                 self.hidden[index] = block(self.hidden[index], context, None)
 
-    def observe(self, block: nn.Layer, layers: Mapping[nn.Layer, Observer], *, num_batches: int | None = None) -> None:
+    def observe(self, block: Passed, layers: Mapping[nn.Layer, Observer], *, num_batches: int | None = None) -> None:
         """Show observers the inputs of layers of a block, batch after batch, and stay in front of the block.
 
         Args:

@@ -38,11 +38,12 @@ def llm_run_pipeline_split(config: BaichuanConfig) -> tuple[Piece, ...]:
 
 
 @hookimpl
-def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
-    """Group the linear layers by the input that they share. The head stays as it is."""
+def llm_run_quantizable_layers(config: BaichuanConfig) -> tuple[QuantGroup, ...]:
+    """Group the linear layers by the input that they share. A head whose rows are normalised is no linear layer."""
     return (
         QuantGroup(tuple(f"{ATTENTION}{name}_proj" for name in "qkv"), norm="blocks.*.attention_norm"),
         QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}gate_proj", f"{FFN}up_proj"), norm="blocks.*.ffn_norm"),
         QuantGroup((f"{FFN}down_proj",), feeder=f"{FFN}up_proj"),
+        *(() if config.norm_head else (QuantGroup(("lm_head",)),)),
     )

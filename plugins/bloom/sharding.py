@@ -42,11 +42,12 @@ def llm_run_pipeline_split(config: BloomConfig) -> tuple[Piece, ...]:
 
 
 @hookimpl
-def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
-    """Return the linear layers by the input that they share. The head stays as it is."""
+def llm_run_quantizable_layers(config: BloomConfig) -> tuple[QuantGroup, ...]:
+    """Return the linear layers by the input that they share."""
     return (
         QuantGroup((f"{ATTENTION}q_proj", f"{ATTENTION}k_proj", f"{ATTENTION}v_proj"), norm="blocks.*.attention_norm"),
         QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}up_proj",), norm="blocks.*.ffn_norm"),
         QuantGroup((f"{FFN}down_proj",)),
+        *(() if config.tie_embeddings else (QuantGroup(("lm_head",)),)),
     )

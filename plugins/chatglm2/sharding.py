@@ -41,10 +41,11 @@ def llm_run_pipeline_split(config: ChatGlm2Config) -> tuple[Piece, ...]:
 
 @hookimpl
 def llm_run_quantizable_layers() -> tuple[QuantGroup, ...]:
-    """Group the linear layers by the input that they share. The head stays as it is."""
+    """Group the linear layers by the input that they share."""
     return (
         QuantGroup(tuple(f"{ATTENTION}{name}_proj" for name in "qkv"), norm="blocks.*.attention_norm"),
         QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}gate_proj", f"{FFN}up_proj"), norm="blocks.*.ffn_norm"),
         QuantGroup((f"{FFN}down_proj",), feeder=f"{FFN}up_proj"),
+        QuantGroup(("lm_head",)),
     )

@@ -48,11 +48,12 @@ def llm_run_pipeline_split(config: LlamaConfig) -> tuple[Piece, ...]:
 
 @hookimpl
 def llm_run_quantizable_layers(config: LlamaConfig) -> tuple[QuantGroup, ...]:
-    """Group the linear layers by the input that they share. The head stays as it is."""
+    """Group the linear layers by the input that they share."""
     attention, ffn = "blocks.*.attention.", "blocks.*.feed_forward."
     return (
         QuantGroup((f"{attention}q_proj", f"{attention}k_proj", f"{attention}v_proj"), norm="blocks.*.attention_norm"),
         QuantGroup((f"{attention}o_proj",), feeder=f"{attention}v_proj"),
         QuantGroup((f"{ffn}gate_proj", f"{ffn}up_proj"), norm="blocks.*.ffn_norm"),
         QuantGroup((f"{ffn}down_proj",), feeder=f"{ffn}up_proj"),
+        *(() if config.tie_embeddings else (QuantGroup(("lm_head",)),)),
     )

@@ -47,7 +47,7 @@ def llm_run_pipeline_split(config: OptConfig) -> tuple[Piece, ...]:
 
 @hookimpl
 def llm_run_quantizable_layers(config: OptConfig) -> tuple[QuantGroup, ...]:
-    """Return the linear layers by the input that they share. The head stays as it is.
+    """Return the linear layers by the input that they share.
 
     A norm behind a sum feeds the residual stream as well, so that no scale can be folded into it.
     """
@@ -58,4 +58,5 @@ def llm_run_quantizable_layers(config: OptConfig) -> tuple[QuantGroup, ...]:
         QuantGroup((f"{ATTENTION}o_proj",), feeder=f"{ATTENTION}v_proj"),
         QuantGroup((f"{FFN}up_proj",), norm=norms[1]),
         QuantGroup((f"{FFN}down_proj",), feeder=f"{FFN}up_proj"),
+        *(() if config.tie_embeddings else (QuantGroup(("lm_head",)),)),
     )

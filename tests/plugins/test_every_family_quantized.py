@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from llm_run.core.convert.logical import ModelTensors
 from llm_run.core.convert.save import ModelParts, write_model_directory
 from llm_run.core.data.collate import collate
 from llm_run.core.data.sample import IGNORED, Batch, Sample
+from llm_run.core.errors import RefusedError
 from llm_run.core.quant.directory import ModelPacking, QuantizedTensors
 from llm_run.core.quant.gptq import GptqSettings
 from llm_run.core.quant.grid import GridSpec
+from llm_run.core.quant.head import UntiedTensors, with_own_head
 from llm_run.core.quant.layer import QuantizedLinear, quantized_layers
 from llm_run.core.quant.methods import Awq, Gptq, Method, RoundToNearest
 from llm_run.core.quant.plan import quantization_config
@@ -35,6 +38,13 @@ METHODS: dict[str, Method] = {
         shift=Shift(all_linears=True), smooth=Smooth(search=PiecewiseSearch(1), all_linears=True), per_token=True
     ),
 }
+
+
+@pytest.fixture
+def model(new_model: CausalLM) -> CausalLM:
+    """With small weights, so that rounding them changes a little and not all that follows."""
+    new_model.eval()
+    return new_model
 
 
 def batches(config: Any, count: int, seed: int) -> list[Batch]:
@@ -111,6 +121,26 @@ def test_gptq_directory_gives_the_logits_of_the_quantized_model(variant: Any, mo
     assert (fields["quant_method"], fields["bits"]) == ("gptq", 4)
 
 
+def test_the_head_is_quantized_with_the_rest_or_the_family_says_no(
+    variant: Any, model: CausalLM, tmp_path: Path
+) -> None:
+    method = Gptq(GridSpec(4), GptqSettings())
+    if variant.family.card.name in ("chatglm", "glm") or getattr(variant.config, "norm_head", False):
+        with pytest.raises(RefusedError, match="states no head of this model that may be quantized"):
+            with_own_head(variant.family, variant.config)
+        return
+    config = with_own_head(variant.family, variant.config)
+    tensors: Any = ModelTensors(model)
+    quantized = quantize_by_blocks(
+        variant.family, config, UntiedTensors(tensors) if variant.config.tie_embeddings else tensors, method,
+        calibration=batches(config, 3, 0), evaluation=batches(config, 1, 7), with_head=True,
+    )  # fmt: skip
+    assert "lm_head" in quantized_layers(quantized.model)
+    assert quantized.layers[-1].name == "lm_head" and quantized.layers[-1].weight_error > 0
+    assert 0 < quantized.comparison.max_logit_difference < 0.5 * scale(variant, model)
+    check_directory(SimpleNamespace(family=variant.family, config=config), quantized, method, tmp_path / "quantized")
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weights_are_rounded_when_a_model_is_loaded(variant: Any, bits: int) -> None:
     paddle.seed(11)
@@ -134,7 +164,7 @@ def test_scales_and_shifts_leave_what_a_model_computes(variant: Any, model: Caus
     random = np.random.default_rng(1)
     for index in range(variant.config.num_layers):
         groups = groups_of_block(variant.family.quantizable_layers(variant.config), index)
-        work = BlockInWork(model, index, groups)
+        work = BlockInWork(model, model.blocks[index], groups)
         for group in groups:
             size = work.linear(group.first).weight.shape[0]
             work.shift_inputs(group, random.normal(0, 0.2, size))

@@ -80,8 +80,15 @@ class GptqFormat:
         return SUFFIXES
 
 
-def gptq_fields(bits: int, group_size: int, settings: GptqSettings | None) -> dict[str, Any]:
-    """Return the ``quantization_config`` of a directory that is written here; ``None``: rounded to the nearest."""
+def gptq_fields(bits: int, group_size: int, settings: GptqSettings | None, *, with_head: bool) -> dict[str, Any]:
+    """Return the ``quantization_config`` of a directory that is written here.
+
+    Args:
+        bits: of a code.
+        group_size: inputs that share a scale.
+        settings: ``None``: rounded to the nearest.
+        with_head: the head is quantized as well.
+    """
     more: dict[str, Any] = {}
     if settings is not None:
         # What act_order means to others is desc_act: inputs sorted in the file, which are not.
@@ -95,7 +102,7 @@ def gptq_fields(bits: int, group_size: int, settings: GptqSettings | None) -> di
         "desc_act": False,
         "static_groups": True,
         "checkpoint_format": "gptq",
-        "lm_head": False,
+        "lm_head": with_head,
         **more,
     }
 

@@ -74,7 +74,7 @@ class Int8Format:
         return ("weight", "weight_scale")
 
 
-def int8_fields(*, per_token: bool, adjusted: bool) -> dict[str, Any]:
+def int8_fields(*, per_token: bool, adjusted: bool, with_head: bool) -> dict[str, Any]:
     """Return the ``quantization_config`` of a directory that is written here."""
     weights = {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False}
     inputs = {**weights, "strategy": "token" if per_token else "tensor", "dynamic": per_token}
@@ -83,5 +83,5 @@ def int8_fields(*, per_token: bool, adjusted: bool) -> dict[str, Any]:
         "format": "int-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs}},
-        "ignore": ["lm_head"],
+        "ignore": [] if with_head else ["lm_head"],
     }

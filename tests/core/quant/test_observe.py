@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
-from llm_run.core.quant.observe import AverageMaximum, Extremes, Moments, SampledRows
+from llm_run.core.quant.observe import AverageMaximum, Both, Extremes, Moments, SampledRows
 
 BATCHES = [np.random.default_rng(seed).normal(seed, 1, [5 + seed, 6]).astype(np.float32) for seed in range(4)]
 ALL = np.concatenate(BATCHES)
@@ -45,6 +45,14 @@ def test_the_maximum_is_averaged_over_rows_then_over_batches() -> None:
         [np.mean([np.abs(batch[at : at + 3]).max() for at in range(0, len(batch), 3)]) for batch in BATCHES]
     )
     assert np.isclose(seen.value, expected)
+
+
+def test_two_observers_see_what_each_would_see_alone() -> None:
+    both, alone = Both(Extremes(), SampledRows(per_batch=3)), SampledRows(per_batch=3)
+    show(both)
+    show(alone)
+    assert np.allclose(both.first.absolute_I, np.abs(ALL).max(axis=0))
+    assert all(np.array_equal(one, other) for one, other in zip(both.second.rows, alone.rows, strict=True))
 
 
 def test_sampled_rows_are_inputs_from_begin_to_end() -> None:

@@ -91,7 +91,7 @@ def test_padding_is_not_observed_and_every_real_token_is(llama: Family, model: C
     groups = groups_of_block(llama.quantizable_layers(config) or (), 0)
 
     def observed(batches: list[Batch]) -> list[Moments]:
-        work = BlockInWork(model, 0, groups)
+        work = BlockInWork(model, model.blocks[0], groups)
         return work.observe(Walk(model, batches), groups, Moments)
 
     padded = batch(config, 2, (20, 9))

@@ -114,12 +114,61 @@ CASES = {
     "gptq8": ("gptq", {"quant_type": "WINT8"}, "gptq", "GPTQ, 8 bits"),
     "wint8": ("ptq", {"quant_type": "wint8"}, "gptq", "round to nearest, 8 bits"),
     "awq": ("ptq", {"quant_type": "weight_only_int4", "awq": True}, "awq", "AWQ, 4 bits"),
-    "w8a8": ("ptq", {}, "compressed-tensors", "W8A8, activations by tensor"),
+    "w8a8": ("ptq", {}, "compressed-tensors", "W8A8, activations by token"),
+    "static": (
+        "ptq", {"activation_scale": "per_tensor"}, "compressed-tensors", "W8A8, activations by tensor",
+    ),
     "smooth": (
         "ptq", {"shift": True, "smooth": True, "smooth_all_linears": True, "smooth_piecewise_search": True},
         "llm-run", "W8A8 + shift + smooth + piecewise search",
     ),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tied_directory(llama: Family, byte_level_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose head is its embedding."""
+    paddle.seed(2)
+    config = llama.card.sizes["tiny-tied"]
+    model, tokenizer = llama.build_model(config), load_tokenizer(llama, config, byte_level_files)
+    directory = tmp_path_factory.mktemp("tied") / "model"
+    save_model_directory(model, llama, config, tokenizer, directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("gptq", {}), ("ptq", {"quant_type": "WINT8"}), ("ptq", {"smooth": True, "smooth_all_linears": True})],
+    ids=["gptq", "wint8", "w8a8"],
+)
+def test_a_model_whose_head_is_its_embedding_gets_a_quantized_head_of_its_own(
+    run: Any, prepared: Any, tied_directory: Path, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    out = run(name, model_name_or_path=tied_directory, quantize_lm_head=True, **options)
+    fields, report = (json.loads((out / file).read_text()) for file in ("config.json", "report.json"))
+    assert not fields["tie_word_embeddings"]
+    about = fields["quantization_config"]
+    assert about["lm_head"] if "lm_head" in about else about["ignore"] == []
+    assert report["quantization"]["layers"][-1]["name"] == "lm_head" and report["round_trip"]["equal_bits"]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"src": "Numbers"}) + "\n")
+    generate = prepared("generate", model_name_or_path=out, data_file=asked, output_file=tmp_path / "said.jsonl")
+    assert "lm_head" in quantized_layers(load_text_model(generate))
+
+
+def test_a_head_is_rounded_when_a_float_model_is_asked(
+    prepared: Any, model_directory: Path, tied_directory: Path, tmp_path: Path, logits: Any
+) -> None:
+    asked, ids = tmp_path / "asked.jsonl", np.arange(3, 23)[None]
+    asked.write_text("{}\n")
+    for directory in (model_directory, tied_directory):
+        how = {"model_name_or_path": directory, "data_file": asked, "quant_type": "WINT8"}
+        without, model = (
+            load_text_model(prepared("generate", **how, quantize_lm_head=with_head)) for with_head in (False, True)
+        )
+        assert "lm_head" in quantized_layers(model) and "lm_head" not in quantized_layers(without)
+        difference = np.abs(logits(model, ids) - logits(without, ids)).max()
+        assert 0 < difference < 0.02 * np.abs(logits(without, ids)).max()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,6 +232,10 @@ def test_options_that_cannot_be_kept_are_refused(run: Any, options: dict[str, An
         ({"quant_type": "WINT8", "smooth": True}, r"--smooth: true changes activations, which weight_only_int8"),
         ({"awq": True}, r"--awq: true is for 4-bit weights, not for a8w8"),
         ({"quant_group_size": 32}, r"--quant_group_size: 32 is for weights alone"),
+        (
+            {"quant_type": "WINT4", "awq": True, "quantize_lm_head": True},
+            r"--quantize_lm_head: true is not done with awq, whose readers expect a head of floats\. .*--task gptq",
+        ),
     ],
 )
 def test_options_without_effect_are_refused(run: Any, options: dict[str, Any], text: str) -> None:

@@ -132,11 +132,12 @@ def test_transformers_runs_a_w8a8_directory(
     # What rounding of the activations does: the same integers, multiplied by inputs as they are.
     floats = logits(load_model(llama, quantized.model.config, directory), IDS)
     ours = logits(quantized.model, IDS)
-    effect, difference = np.abs(ours - floats).max(), np.abs(theirs - ours).max()
-    print(f"rounding inputs {effect:.3f}, transformers differs by {difference:.3f}")
-    # It has one code more below 0, and divides a token by its maximum / 127.5: the same bits round to either side.
-    assert difference < (0.25 if not per_token else 2.0) * effect
-    assert np.abs(theirs - floats).max() < 1.5 * effect
+    effect, their_effect, difference = (float(np.std(x)) for x in (ours - floats, theirs - floats, theirs - ours))
+    print(f"rounding inputs {effect:.4f}, in transformers {their_effect:.4f}, which differs by {difference:.4f}")
+    # It has one code more below 0, and divides a token by its maximum / 127.5. Errors of one size that have nothing to
+    # do with each other differ by 1.4 times that size.
+    assert difference < (0.25 if not per_token else 1.7) * effect
+    assert their_effect < 1.4 * effect
 
 
 def test_a_directory_with_adjusted_inputs_is_not_offered_to_others(
