@@ -10,6 +10,10 @@ from ..errors import Problem, RefusedError
 
 NAMES = ("config.json", "model_config.json")
 """Hugging Face's name, and PaddleNLP's older one."""
+CHECKPOINT = "trainer.json"
+"""What a checkpoint of a training run has instead; the fields are among what a run must share to go on from it."""
+SHAPE = "model."
+"""What their names begin with there."""
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -30,10 +34,16 @@ def read_fields(path: Path) -> dict[str, Any]:
     for name in NAMES:
         if (directory / name).is_file():
             return _of_json(directory / name)
+    if (directory / CHECKPOINT).is_file():
+        return _of_checkpoint(directory / CHECKPOINT)
     ggufs = sorted(directory.glob("*.gguf"))
     if len(ggufs) == 1:
         return _of_gguf(ggufs[0])
     remedy = f"Name one of its {len(ggufs)} GGUF files." if ggufs else "Give a model directory or a GGUF file."
+    checkpoints = [path for path in directory.glob("checkpoint-*") if (path / CHECKPOINT).is_file()]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
+        remedy = f"Its newest checkpoint is {newest}; --task merge_shards makes a model directory of it."
     raise RefusedError(Problem(str(directory), "", f"has no {NAMES[0]}", remedy))
 
 
@@ -55,14 +65,24 @@ def _of_gguf(path: Path) -> dict[str, Any]:
     return translate(read_header(path))
 
 
+def _of_checkpoint(file: Path) -> dict[str, Any]:
+    identity = _read_object(file).get("identity")
+    fields = identity if isinstance(identity, dict) else {}
+    return {name.removeprefix(SHAPE): value for name, value in fields.items() if name.startswith(SHAPE)}
+
+
 def _of_json(file: Path) -> dict[str, Any]:
+    return _flat(_read_object(file))
+
+
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise RefusedError(Problem(str(file), "", f"is not valid JSON: {error}", "Restore the file.")) from error
     if not isinstance(fields, dict):
         raise RefusedError(Problem(str(file), "", "is not a JSON object", "Restore the file."))
-    return _flat(fields)
+    return fields
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,21 @@ class _Array:
     column_major: bool
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no more bytes are asked than it has: whatever length a damaged one states, memory stays small.
+
+    Mapped instead, the pages that were looked at would count as this process's memory, a whole file of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = self._size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class PaddleFile(TensorSource):
     """One file written by ``paddle.save(state_dict)``."""
 
@@ -54,8 +69,8 @@ class PaddleFile(TensorSource):
         self.layouts: tuple[Layout, ...] = ("paddlenlp", "hf")
         if path.stat().st_size == 0:
             raise WeightError(f"{path}: is empty.")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            content = read_description(mapped, ALLOWED, str(path))  # type: ignore[arg-type]
+        with _Bounded(path) as file:
+            content = read_description(file, ALLOWED, str(path))
         if not isinstance(content, dict):
             raise WeightError(f"{path}: does not hold a state dict (arrays by name).")
         content.pop(NAME_TABLE, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightError
+from .fields import CHECKPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,6 +113,9 @@ def find_weights(path: Path) -> Path:
     if ggufs:
         raise WeightError(f"{path}: holds {len(ggufs)} GGUF files. Name one of them: {ggufs[0]}.")
     parts = sorted(path.glob("model_state.tp*.pdparams")) or sorted(path.glob("model_state.pp*.pdparams"))
+    merge = f"Merge it first: llm-run --task merge_shards --model_name_or_path {path} --output_path FOLDER."
     if parts:
-        raise WeightError(f"{parts[0]}: is one rank's part of a parallel checkpoint. Merge the parts first.")
+        raise WeightError(f"{parts[0]}: is one rank's part of a parallel checkpoint. {merge}")
+    if (path / CHECKPOINT).is_file():
+        raise WeightError(f"{path}: is a checkpoint of a training run. {merge}")
     raise WeightError(f"{path}: holds no weights. Looked for {', '.join(STEMS)}, their .index.json, and *.gguf.")

@@ -90,13 +90,19 @@ def open_parts(run: Run, source: Path) -> ModelParts:
         family=family,
         config=config,
         tensors=open_logical(family, config, tensors, shapes),
-        tokenizer=_tokenizer(run, source),
+        tokenizer=load_own_tokenizer(run, source),
         chat_template=find_chat_template(family, config, source),
         source=str(source),
     )
 
 
-def _tokenizer(run: Run, source: Path) -> Tokenizer:
+def load_own_tokenizer(run: Run, source: Path) -> Tokenizer:
+    """Load the tokenizer that was named, or the one beside the weights.
+
+    Raises:
+        DataError: there is none, or it is malformed.
+        RefusedError: it has more tokens than the model.
+    """
     from .tokenizer import load_tokenizer
 
     chosen, limit = run.config.model.tokenizer_name_or_path, run.model_config.vocab_size

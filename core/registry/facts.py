@@ -200,6 +200,9 @@ class WeightRule:
     interleave: tuple[int, ...] = ()
     """Foreign order along ``axis`` is (heads, parts, head_dim) where ours is (parts, heads, head_dim):
     ``(heads, parts)``. Empty where the orders agree."""
+    rank_interleave: tuple[int, ...] = ()
+    """``interleave`` of PaddleNLP's files of single tensor-parallel ranks, where it differs from that of the file of
+    the whole model."""
     permute_rotary: tuple[int, ...] = ()
     """GGUF files of some families store rotary halves interleaved: ``(heads,)`` undoes it. Empty elsewhere."""
 

@@ -32,7 +32,7 @@ def renamed(
 
 def fused(
     ours: Sequence[str], theirs: str, *, parts: Sequence[str] = WEIGHT, transpose: bool = False,
-    sizes: tuple[int, ...] = (), interleave: tuple[int, ...] = (),
+    sizes: tuple[int, ...] = (), interleave: tuple[int, ...] = (), rank_interleave: tuple[int, ...] = (),
 ) -> Iterator[WeightRule]:  # fmt: skip
     """Yield the rules of layers that are one layer elsewhere; see ``WeightRule`` for how it is cut.
 
@@ -43,11 +43,13 @@ def fused(
         transpose: the foreign matrix is [out, in].
         sizes: widths of our layers, where they are not equal.
         interleave: heads and parts, where the foreign layer holds our layers head by head.
+        rank_interleave: the same, of a layer that is cut over tensor-parallel ranks.
     """
     for part in parts:
         yield WeightRule(
             tuple(f"{name}.{part}" for name in ours), (f"{theirs}.{part}",),
             transpose=transpose and part == "weight", sizes=sizes, interleave=interleave,
+            rank_interleave=rank_interleave,
         )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from llm_run.core.registry.weight_rules import BOTH, fused, renamed
 if TYPE_CHECKING:
     from llm_run.core.registry.facts import Layout
 
+    from .config import GlmConfig
+
 TOP = "glm."
 QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 LINEARS = {
@@ -27,19 +29,20 @@ EMBEDDINGS = {
 
 
 @hookimpl
-def llm_run_weight_map(layout: Layout) -> WeightMap | None:
+def llm_run_weight_map(config: GlmConfig, layout: Layout) -> WeightMap | None:
     """Return the map between our names and those of ``layout``; llama.cpp has no GLM of this kind.
 
-    PaddleNLP's names are Hugging Face's, with matrices transposed. The published files lack ``glm.``.
+    PaddleNLP's names are Hugging Face's, with matrices transposed. The published files lack ``glm.``. Its
+    tensor-parallel ranks hold queries, keys and values head by head, unlike the file of the whole model.
     """
     if layout == "gguf":
         return None
     ours, theirs = "blocks.{i}.", f"{TOP}transformer.layers.{{i}}."
-    transpose, qkv = layout == "hf", [f"{ours}{name}" for name in QKV]
+    transpose, qkv, heads = layout == "hf", [f"{ours}{name}" for name in QKV], (config.num_heads, 3)
     return WeightMap(
         rules=(
             *renamed(EMBEDDINGS, theirs=TOP),
-            *fused(qkv, f"{theirs}attention.query_key_value", parts=BOTH, transpose=transpose),
+            *fused(qkv, f"{theirs}attention.query_key_value", parts=BOTH, transpose=transpose, rank_interleave=heads),
             *renamed(LINEARS, ours=ours, theirs=theirs, parts=BOTH, transpose=transpose),
             *renamed(NORMS, ours=ours, theirs=theirs, parts=BOTH),
             *renamed({"norm": "transformer.final_layernorm"}, theirs=TOP, parts=BOTH),
