@@ -112,18 +112,40 @@ def write_model_directory(
         WeightError: a value does not fit the dtype, or what was written does not read back as it was.
     """
     with staged_directory(directory) as staging:
-        if parts.tokenizer is not None:
-            parts.tokenizer.save(staging)
         dtypes = _dtypes(parts, dtype)
         weights = _HuggingFaceWeights(parts, dtypes)
-        _write_chat_template(parts, staging)
-        _write_json(staging / "config.json", _config_fields(parts, _commonest(weights.planned)))
-        if parts.tokenizer is not None:
-            _write_json(staging / "generation_config.json", _generation_fields(parts.tokenizer, parts.chat_template))
+        write_companions(parts, staging, dtype=_commonest(weights.planned))
         write_shards(staging, weights.planned, weights.next_tensor(on_written), max_bytes=int(max_shard_gb * 1e9))
         checked = check_round_trip(parts.family, parts.config, parts.tensors, staging, dtypes, on_checked)
-        report = _report(parts, staging, checked)
-        _write_json(staging / "report.json", report)
+        return write_report(parts, staging, {"round_trip": checked})
+
+
+def write_companions(parts: ModelParts, directory: Path, *, dtype: str) -> None:
+    """Write tokenizer, chat template, ``config.json`` and ``generation_config.json``.
+
+    Args:
+        parts: what to write; its tensors are not.
+        directory: exists.
+        dtype: of the weights, as ``config.json`` says it.
+    """
+    if parts.tokenizer is not None:
+        parts.tokenizer.save(directory)
+    _write_chat_template(parts, directory)
+    _write_json(directory / "config.json", _config_fields(parts, dtype))
+    if parts.tokenizer is not None:
+        _write_json(directory / "generation_config.json", _generation_fields(parts.tokenizer, parts.chat_template))
+
+
+def write_report(parts: ModelParts, directory: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``report.json`` over all files of a directory, with their hashes, and return it.
+
+    Args:
+        parts: what was written.
+        directory: holds every other file.
+        facts: what was measured.
+    """
+    report = _report(parts, directory, facts)
+    _write_json(directory / "report.json", report)
     return report
 
 
@@ -230,7 +252,7 @@ def _write_chat_template(parts: ModelParts, staging: Path) -> None:
         (staging / "chat_template.jinja").write_text(parts.chat_template.jinja, encoding="utf-8")
 
 
-def _report(parts: ModelParts, staging: Path, checked: dict[str, Any]) -> dict[str, Any]:
+def _report(parts: ModelParts, staging: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(staging.iterdir())}
     from paddle.version import full_version
 
@@ -246,7 +268,7 @@ def _report(parts: ModelParts, staging: Path, checked: dict[str, Any]) -> dict[s
         "family": parts.family.card.name,
         "plugin": plugin,
         "versions": versions,
-        "round_trip": checked,
+        **facts,
         **parts.facts,
         "files": files,
     }

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..data.tokenizer import Tokenizer
     from .request import FinishReason, Request
+    from .runner import BatchModel
 
 
 def beam_search(
-    model: CausalLM, requests: Sequence[Request], *, tokenizer: Tokenizer | None = None
+    model: CausalLM | BatchModel, requests: Sequence[Request], *, tokenizer: Tokenizer | None = None
 ) -> list[Completion]:
     """Answer ``requests`` by beam search, all as one batch.
 

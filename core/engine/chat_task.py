@@ -12,9 +12,11 @@ from .setup import load_text_format, load_text_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..data.chat import ChatTemplate
     from ..run import Run
     from .engine import Engine
     from .setup import TextFormat
+    from .static.exported import ExportedAnswers
 
 PROMPT = "> "
 HELP = """\
@@ -39,24 +41,36 @@ def run(run: Run) -> int:
     if text.settings.strategy == "beam_search":
         remedy = "Use sampling or greedy_search."
         raise RefusedError(Problem("--decode_strategy", "beam_search", "cannot be streamed to a terminal", remedy))
-    model = load_text_model(run)
-    positions = model.config.max_positions
-    room = min(text.settings.max_new_tokens, positions // 2)
-    longest = min(run.config.data.src_length, positions - room)
-    conversation = Conversation(text.template, text.tokenizer, system=run.config.decoding.system, longest=longest)
+    if run.config.decoding.mode == "static":
+        from .static.exported import ExportedAnswers, load_exported
+
+        exported = load_exported(run)
+        conversation, _ = _conversation(run, text, text.template, exported.config.max_positions)
+        Chat(ExportedAnswers(exported, text.tokenizer), text, conversation).talk(_reader())
+        return 0
     from .offline import running_engine
     from .speculation import make_drafter
 
+    model = load_text_model(run)
+    conversation, most = _conversation(run, text, text.template, model.config.max_positions)
     drafter = make_drafter(run.config.decoding, model.config)
-    with running_engine(model, text.tokenizer, [longest + room], drafter=drafter) as engine:
+    int8_cache = run.config.decoding.cachekv_int8
+    with running_engine(model, text.tokenizer, [most], drafter=drafter, int8_cache=int8_cache) as engine:
         Chat(engine, text, conversation).talk(_reader())
     return 0
+
+
+def _conversation(run: Run, text: TextFormat, template: ChatTemplate, positions: int) -> tuple[Conversation, int]:
+    """Return an empty conversation, and how many tokens it and an answer may have."""
+    room = min(text.settings.max_new_tokens, positions // 2)
+    longest = min(run.config.data.src_length, positions - room)
+    return Conversation(template, text.tokenizer, system=run.config.decoding.system, longest=longest), longest + room
 
 
 class Chat:
     """Reads lines, obeys commands, prints answers as they come."""
 
-    def __init__(self, engine: Engine, text: TextFormat, conversation: Conversation) -> None:
+    def __init__(self, engine: Engine | ExportedAnswers, text: TextFormat, conversation: Conversation) -> None:
         self._engine = engine
         self._text = text
         self._conversation = conversation

@@ -14,17 +14,18 @@ from .settings import SamplingSettings
 from .stream import TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from paddle import Tensor
 
     from ..causal_lm import CausalLM
     from ..data.tokenizer import Tokenizer
     from .request import FinishReason
+    from .runner import BatchModel
 
 
 def generate(
-    model: CausalLM,
+    model: CausalLM | BatchModel,
     prompts: Sequence[list[int]],
     settings: SamplingSettings | Sequence[SamplingSettings],
     *,
@@ -65,7 +66,9 @@ def generate(
     return completions
 
 
-def stream(model: CausalLM, requests: Sequence[Request], *, tokenizer: Tokenizer | None = None) -> Iterator[TokenEvent]:
+def stream(
+    model: CausalLM | BatchModel, requests: Sequence[Request], *, tokenizer: Tokenizer | None = None
+) -> Generator[TokenEvent]:
     """Answer ``requests`` as one batch and yield every token as it comes; closing the iterator cancels the rest.
 
     Raises:
@@ -93,7 +96,7 @@ def stream(model: CausalLM, requests: Sequence[Request], *, tokenizer: Tokenizer
 class _Row:
     """One request while it is being answered."""
 
-    def __init__(self, index: int, request: Request, model: CausalLM, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, index: int, request: Request, model: CausalLM | BatchModel, tokenizer: Tokenizer | None) -> None:
         self.index = index
         self.room = request.room(model.config)
         self.sampler = Sampler(request)

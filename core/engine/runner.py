@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import paddle
 
+from ..causal_lm import CausalLM
 from ..errors import LlmRunError
+from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
+from ..parallel.tensor.logits import whole_logits
 from .cache import ContiguousCache
 
 if TYPE_CHECKING:
@@ -17,7 +20,37 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
-    from ..causal_lm import CausalLM
+    from ..registry.facts import ModelConfig
+
+
+class Batch(Protocol):
+    """Keys and values of some rows, and what computes new tokens from them."""
+
+    def forward(
+        self, ids_BS: np.ndarray, positions: np.ndarray, segments_BT: np.ndarray, prompt_BT: np.ndarray | None
+    ) -> Tensor:
+        """Append the new tokens and return the logits of what follows the last one, float32 [B, V].
+
+        Args:
+            ids_BS: int64 token ids.
+            positions: int64 [B, S] or [B, 2, S].
+            segments_BT: of all T tokens so far: 0 for padding, 1 for text.
+            prompt_BT: True for tokens of prompts that see themselves both ways; ``None``: the model has none.
+        """
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in this order; a row may be repeated."""
+
+
+class BatchModel(Protocol):
+    """A model that is no network here (an exported graph) and computes batches in its own way."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its shape."""
+
+    def begin(self, num_rows: int) -> Batch:
+        """Return an empty batch of so many rows."""
 
 
 class BatchRunner:
@@ -27,23 +60,25 @@ class BatchRunner:
     segment 0, which no token of a prompt sees.
     """
 
-    def __init__(self, model: CausalLM, prompts: Sequence[Sequence[int]], *, reserve: int = 0) -> None:
+    def __init__(self, model: CausalLM | BatchModel, prompts: Sequence[Sequence[int]], *, reserve: int = 0) -> None:
         """Lay out the prompts.
 
         Args:
-            model: the network.
+            model: the network, or an exported one.
             prompts: token ids, at least one each.
             reserve: tokens that will probably be generated; the cache is made that much larger.
         """
         width = max(len(prompt) for prompt in prompts)
-        self._model = model
+        self._config = model.config
         self._ids_BT = np.zeros((len(prompts), width), dtype=np.int64)
         self._segments_BT = np.zeros((len(prompts), width), dtype=np.int32)
         for row, prompt in enumerate(prompts):
             self._ids_BT[row, width - len(prompt) :] = prompt
             self._segments_BT[row, width - len(prompt) :] = 1
         self._prefix_BT = self._segments_BT > 0
-        self._cache = ContiguousCache(model.config, reserve=width + reserve)
+        self._batch: Batch = (
+            _NetworkBatch(model, width + reserve) if isinstance(model, CausalLM) else model.begin(len(prompts))
+        )
 
     def prefill(self) -> Tensor:
         """Run the prompts and return the logits of the next token, float32 [B, V].
@@ -74,28 +109,36 @@ class BatchRunner:
             return
         self._ids_BT, self._segments_BT = self._ids_BT[index], self._segments_BT[index]
         self._prefix_BT = self._prefix_BT[index]
-        self._cache.reorder(index)
+        self._batch.reorder(index)
 
     def _forward(self, num_queries: int) -> Tensor:
-        config = self._model.config
-        prefix_BT = self._prefix_BT if config.prefix_lm else None
-        positions = config.positions(self._ids_BT, self._segments_BT, prefix_BT)[..., -num_queries:]
-        with inference(self._model):
-            hidden_BSH = self._model(
-                paddle.to_tensor(self._ids_BT[:, -num_queries:]),
-                paddle.to_tensor(np.ascontiguousarray(positions)),
-                self._mask(),
-                self._cache,
-            )
-            return self._model.head(hidden_BSH[:, -1]).cast("float32")
+        prompt_BT = self._prefix_BT if self._config.prefix_lm else None
+        positions = self._config.positions(self._ids_BT, self._segments_BT, prompt_BT)[..., -num_queries:]
+        new_ids_BS = self._ids_BT[:, -num_queries:]
+        return self._batch.forward(new_ids_BS, np.ascontiguousarray(positions), self._segments_BT, prompt_BT)
 
-    def _mask(self) -> AttentionMask:
+
+class _NetworkBatch:
+    """The keys and values of a network that computes operator by operator (``Batch``)."""
+
+    def __init__(self, model: CausalLM, reserve: int) -> None:
+        self._model, self._cache = model, ContiguousCache(model.config, reserve=reserve)
+
+    def forward(
+        self, ids_BS: np.ndarray, positions: np.ndarray, segments_BT: np.ndarray, prompt_BT: np.ndarray | None
+    ) -> Tensor:
         # Rows without padding need no segments, and attention has a cheaper way for them.
-        is_padded = not self._segments_BT.all()
-        return AttentionMask(
-            segments_BT=paddle.to_tensor(self._segments_BT) if is_padded else None,
-            prefix_BT=paddle.to_tensor(self._prefix_BT) if self._model.config.prefix_lm else None,
+        is_padded = not segments_BT.all()
+        mask = AttentionMask(
+            segments_BT=from_array(segments_BT) if is_padded else None,
+            prefix_BT=None if prompt_BT is None else from_array(prompt_BT),
         )
+        with inference(self._model):
+            hidden_BSH = self._model(from_array(ids_BS), from_array(positions), mask, self._cache)
+            return whole_logits(self._model, hidden_BSH[:, -1]).cast("float32")
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        self._cache.reorder(rows)
 
 
 @contextmanager
