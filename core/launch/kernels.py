@@ -16,7 +16,7 @@ def apply_preferences(model: ModelOptions) -> None:
     ``true`` where there is no fused variant is a warning and not an error: the seed's argument files say true
     everywhere, and the plain operator gives the same numbers.
     """
-    from ..ops.select import prefer
+    from ..ops.select import fused, prefer
 
     asked = {
         "attention": ("use_flash_attention", model.use_flash_attention),
@@ -27,6 +27,6 @@ def apply_preferences(model: ModelOptions) -> None:
         if value is None:
             continue
         try:
-            prefer(op, "native" if value else "plain")
+            prefer(op, fused() if value else "plain")
         except RefusedError as error:
             log.warning("%s: %s; the plain operator runs instead", name, error.problems[0].reason)

@@ -17,10 +17,11 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from .graph_attention import GraphMask
     from .mask import AttentionMask
     from .ragged import RaggedMask
 
-    Mask = TypeVar("Mask", AttentionMask, RaggedMask)
+    Mask = TypeVar("Mask", AttentionMask, RaggedMask, GraphMask)
 
 
 def block_positions(
@@ -62,8 +63,11 @@ def without_opening(mask: Mask, blocks_BS: Tensor) -> Mask:
         mask: as the core made it, with whole prompts as prefixes.
         blocks_BS: row 1 of the positions of the last S tokens.
     """
-    from .ragged import RaggedMask  # not at the top: numbering tokens does without Paddle
+    from .graph_attention import GraphMask  # not at the top: numbering tokens does without Paddle
+    from .ragged import RaggedMask
 
+    if isinstance(mask, GraphMask):
+        return mask.within(blocks_BS == 0)
     if isinstance(mask, RaggedMask):
         return mask.changed(without_opening, blocks_BS)
     if mask.prefix_BT is None:

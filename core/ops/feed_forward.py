@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 from .native import dense, differentiable, kernel
-from .select import uses_native
+from .select import uses_gpu, uses_native
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -22,6 +22,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """
     if uses_native("swiglu", gate, up):
         return differentiable(_NativeSwiglu, gate, up)
+    if uses_gpu("swiglu", gate, up):
+        return F.swiglu(gate, up)
     return F.silu(gate) * up
 
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from .attention_gpu import gpu_attention
+from .attention_gpu import obstacle as gpu_obstacle
+from .attention_gpu_ragged import gpu_ragged_attention, ragged_obstacle
 from .attention_native import NativeAttention
-from .mask import visible_ranges
+from .graph_attention import GraphMask, graph_attention
+from .mask import AttentionMask, visible_ranges
 from .native import dense, differentiable
 from .ragged import RaggedMask
-from .select import decline, uses_native
+from .select import decline, uses_gpu, uses_native
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from .attention_native import Ranges
-    from .mask import AttentionMask
+    from .mask import ComposedMask
 
 _forgets_scores: ContextVar[bool] = ContextVar("forgets_scores", default=False)
 
@@ -34,7 +38,7 @@ def attention(
     q_BSND: Tensor,
     k_BTKD: Tensor,
     v_BTKD: Tensor,
-    mask: AttentionMask | RaggedMask,
+    mask: AttentionMask | ComposedMask | GraphMask,
     *,
     scale: float | None = None,
     slopes_N: np.ndarray | None = None,
@@ -57,11 +61,20 @@ def attention(
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouped heads Ainslie et al. 2023, arXiv:2305.13245.
     """
-    if isinstance(mask, RaggedMask):
-        alone = partial(
-            attention, scale=scale, slopes_N=slopes_N, dropout=dropout, training=training
-        )  # fmt: skip
-        return mask.attend(q_BSND, k_BTKD, v_BTKD, alone)
+    if isinstance(mask, GraphMask):
+        return graph_attention(q_BSND, k_BTKD, v_BTKD, mask, scale=scale, slopes_N=slopes_N)
+    if isinstance(mask, RaggedMask) and uses_gpu("attention", q_BSND, k_BTKD, v_BTKD):
+        obstacle = ragged_obstacle(q_BSND, k_BTKD, v_BTKD, mask, slopes_N)
+        if not obstacle:
+            return gpu_ragged_attention(q_BSND, k_BTKD, v_BTKD, mask, scale=scale)
+        decline("attention", obstacle)
+    if not isinstance(mask, AttentionMask):
+
+        def act(q: Tensor, k: Tensor, v: Tensor, simple: AttentionMask, heads: slice = slice(None), /) -> Tensor:
+            slopes = None if slopes_N is None else slopes_N[heads]
+            return attention(q, k, v, simple, scale=scale, slopes_N=slopes, dropout=dropout, training=training)
+
+        return mask.attend(q_BSND, k_BTKD, v_BTKD, act)
     scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
     slopes_N = None if slopes_N is None else np.ascontiguousarray(slopes_N, dtype=np.float32)
     dropout = dropout if training else 0.0
@@ -69,6 +82,11 @@ def attention(
         ranges, obstacle = _native_ranges(mask, q_BSND.shape, k_BTKD.shape, v_BTKD.shape, dropout)
         if not obstacle:
             return differentiable(NativeAttention, q_BSND, k_BTKD, v_BTKD, ranges, scale, slopes_N)
+        decline("attention", obstacle)
+    if uses_gpu("attention", q_BSND, k_BTKD, v_BTKD):
+        obstacle = gpu_obstacle(q_BSND, k_BTKD, v_BTKD, mask, scale=scale, slopes_N=slopes_N)
+        if not obstacle:
+            return gpu_attention(q_BSND, k_BTKD, v_BTKD, mask, dropout=dropout)
         decline("attention", obstacle)
     if _forgets_scores.get() and paddle.is_grad_enabled():
         from paddle.distributed.fleet.utils import recompute

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import paddle
 
 from .native import differentiable
+from .norm_gpu import gpu_layer_norm, gpu_rms_norm
 from .norm_native import NativeNorm
-from .select import uses_native
+from .select import uses_gpu, uses_native
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -28,6 +29,8 @@ def rms_norm(x_BSH: Tensor, weight_H: Tensor, *, eps: float) -> Tensor:
     """
     if uses_native("norm", x_BSH, weight_H):
         return differentiable(NativeNorm, x_BSH, weight_H, None, eps, False)
+    if uses_gpu("norm", x_BSH, weight_H) and x_BSH.dtype == weight_H.dtype:
+        return gpu_rms_norm(x_BSH, weight_H, eps=eps)
     x32_BSH = x_BSH.astype("float32")
     scale_BS1 = paddle.rsqrt(x32_BSH.square().mean(axis=-1, keepdim=True) + eps)
     return (x32_BSH * scale_BS1).astype(x_BSH.dtype) * weight_H
@@ -48,6 +51,8 @@ def layer_norm(x_BSH: Tensor, weight_H: Tensor, bias_H: Tensor | None, *, eps: f
     """
     if uses_native("norm", x_BSH, weight_H, *(() if bias_H is None else (bias_H,))):
         return differentiable(NativeNorm, x_BSH, weight_H, bias_H, eps, True)
+    if uses_gpu("norm", x_BSH, weight_H) and x_BSH.dtype == weight_H.dtype:
+        return gpu_layer_norm(x_BSH, weight_H, bias_H, eps=eps)
     x32_BSH = x_BSH.astype("float32")
     centred_BSH = x32_BSH - x32_BSH.mean(axis=-1, keepdim=True)
     scale_BS1 = paddle.rsqrt(centred_BSH.square().mean(axis=-1, keepdim=True) + eps)

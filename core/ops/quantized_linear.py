@@ -7,12 +7,18 @@ inputs that share a scale, T tokens (any number of leading axes).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import paddle
 
+from .quantized_linear_gpu import gpu_int8_linear, gpu_weight_only_linear, int8_obstacle, weight_only_obstacle
+from .select import decline, uses_gpu
+
 if TYPE_CHECKING:
     from paddle import Tensor
+
+    from .quantized_linear_gpu import TiledWeight
 
 SMALLEST_SCALE = 1e-8
 """Of an activation: a row of zeros is divided by this and not by 0."""
@@ -46,6 +52,13 @@ class QuantizedWeight:
         """O."""
         return int(self.codes.shape[0])
 
+    @cached_property
+    def tiled(self) -> TiledWeight:
+        """In the layout of Paddle's GPU kernels; made once."""
+        from .quantized_linear_gpu import tile
+
+        return tile(self)
+
     @property
     def num_bytes(self) -> int:
         """In memory, with scales and zeros."""
@@ -61,8 +74,14 @@ def weight_only_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | N
         weight: the integer matrix.
         bias_O: in the dtype of ``x``, or ``None``.
     """
+    x_TI = _ordered(x_TI, weight)
+    if uses_gpu("quantized_linear", x_TI):
+        obstacle = weight_only_obstacle(x_TI, weight)
+        if not obstacle:
+            return gpu_weight_only_linear(x_TI, weight, bias_O)
+        decline("quantized_linear", obstacle)
     matrix_OI = dequantize(weight, sort=False)
-    y_TO: Tensor = paddle.matmul(_ordered(x_TI, weight), matrix_OI.astype(x_TI.dtype), transpose_y=True)
+    y_TO: Tensor = paddle.matmul(x_TI, matrix_OI.astype(x_TI.dtype), transpose_y=True)
     return y_TO if bias_O is None else y_TO + bias_O
 
 
@@ -81,12 +100,18 @@ def int8_linear(
     Source: Xiao et al. 2022, arXiv:2211.10438, section 2 (per-tensor static, and per-token dynamic quantization).
     """
     assert weight.bits == 8 and weight.zeros_OG is None and weight.group_size == -1, "W8A8 has one scale an output"
-    wide_TI = _ordered(x_TI, weight).astype("float32")
-    scale: Tensor | float
+    x_TI = _ordered(x_TI, weight)
+    if uses_gpu("quantized_linear", x_TI):
+        obstacle = int8_obstacle(x_TI, weight, input_scale)
+        if not obstacle:
+            return gpu_int8_linear(x_TI, weight, bias_O)
+        decline("quantized_linear", obstacle)
+    wide_TI = x_TI.astype("float32")
     if input_scale is None:
-        scale = (wide_TI.abs().max(axis=-1, keepdim=True) / LARGEST_CODE).clip(min=SMALLEST_SCALE)
+        scale: Tensor = (wide_TI.abs().max(axis=-1, keepdim=True) / LARGEST_CODE).clip(min=SMALLEST_SCALE)
     else:
-        scale = max(input_scale, SMALLEST_SCALE)
+        # As a tensor: a graph would multiply by the inverse of a number, and round some activations otherwise.
+        scale = paddle.full([1], max(input_scale, SMALLEST_SCALE))
     codes_TI = paddle.round(wide_TI / scale).clip(-LARGEST_CODE, LARGEST_CODE)
     # Rounded to the nearest, ties to even. Float sums are exact up to 2^24, which 1040 products cannot exceed.
     sums_TO = paddle.matmul(codes_TI, weight.codes.astype("float32"), transpose_y=True)

@@ -13,6 +13,8 @@ from .mask import AttentionMask
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from .mask import Attend
+
 
 @dataclass(frozen=True, slots=True)
 class RaggedItem:
@@ -36,7 +38,7 @@ class RaggedMask:
         q_1SND: Tensor,
         k_1TKD: Tensor,
         v_1TKD: Tensor,
-        act: Callable[[Tensor, Tensor, Tensor, AttentionMask], Tensor],
+        act: Attend,
     ) -> Tensor:
         """Return the outputs [1, S, N, D] of ``act`` on each sequence alone."""
         outs, key = [], 0

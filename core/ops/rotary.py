@@ -9,7 +9,9 @@ import paddle
 from paddle.autograd import PyLayer
 
 from .native import dense, differentiable, kernel
-from .select import uses_native
+from .rotary_gpu import gpu_rotary
+from .rotary_spec import ntk_exponent
+from .select import uses_gpu, uses_native
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -28,10 +30,11 @@ def rotary_tables(spec: RotarySpec, positions_BS: Tensor, *, num_tokens: int | N
     """
     if num_tokens is None:
         if spec.scaling is not None and spec.scaling.kind in ("dynamic", "dynamic_pow2"):
-            return _tables_by_row(spec, positions_BS)
+            return (_tables_by_row if paddle.in_dynamic_mode() else _tables_in_graph)(spec, positions_BS)
         num_tokens = 0
     angles, factor = spec.inverse_wavelengths(num_tokens)
-    angles_R = paddle.to_tensor(np.array(angles, dtype=np.float32), place=positions_BS.place)
+    place = positions_BS.place if paddle.in_dynamic_mode() else None
+    angles_R = paddle.to_tensor(np.array(angles, dtype=np.float32), place=place)
     angles_BSR = positions_BS.astype("float32").unsqueeze(-1) * angles_R
     cos_BSR, sin_BSR = paddle.cos(angles_BSR), paddle.sin(angles_BSR)
     return (cos_BSR, sin_BSR) if factor == 1.0 else (cos_BSR * factor, sin_BSR * factor)
@@ -47,6 +50,34 @@ def _tables_by_row(spec: RotarySpec, positions_BS: Tensor) -> tuple[Tensor, Tens
     return paddle.concat([cos for cos, _ in rows]), paddle.concat([sin for _, sin in rows])
 
 
+def _tables_in_graph(spec: RotarySpec, positions_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Do what ``_tables_by_row`` does where the positions have no values yet."""
+    angles_BR = growing_angles(spec, positions_BS.max(axis=1) + 1)
+    angles_BSR = positions_BS.astype("float32").unsqueeze(-1) * angles_BR.unsqueeze(1)
+    return paddle.cos(angles_BSR), paddle.sin(angles_BSR)
+
+
+def growing_angles(spec: RotarySpec, longest_B: Tensor) -> Tensor:
+    """Return ``spec.inverse_wavelengths`` of a dynamic kind of scaling for each row, float32 [B, R].
+
+    Computed in float64, as ``inverse_wavelengths`` is.
+
+    Args:
+        spec: its scaling is ``dynamic`` or ``dynamic_pow2``.
+        longest_B: int64, tokens of each row.
+    """
+    scaling = spec.scaling
+    assert scaling is not None and spec.depends_on_length
+    stretch_B = longest_B.astype("float64") / scaling.original_max_positions
+    if scaling.kind == "dynamic_pow2":
+        growth_B = (2.0 ** (paddle.log2(stretch_B).ceil() + 1) - 1).clip(min=1.0)
+    else:
+        growth_B = scaling.factor * stretch_B.clip(min=1.0) - (scaling.factor - 1)
+    base_B1 = (spec.base * growth_B ** ntk_exponent(spec.dim)).unsqueeze(-1)
+    powers_R = paddle.to_tensor(np.arange(spec.dim // 2, dtype=np.float64) * (-2.0 / spec.dim))
+    return (base_B1**powers_R).astype("float32")
+
+
 def apply_rotary(x_BSND: Tensor, tables: tuple[Tensor, ...], *, style: Style) -> Tensor:
     """Rotate the first 2R entries of every head, and pass the rest.
 
@@ -59,6 +90,8 @@ def apply_rotary(x_BSND: Tensor, tables: tuple[Tensor, ...], *, style: Style) ->
     """
     if uses_native("rotary", x_BSND, *tables):
         return differentiable(_NativeRotary, x_BSND, tables[0], tables[1], style == "interleaved")
+    if uses_gpu("rotary", x_BSND, *tables):
+        return gpu_rotary(x_BSND, tables, style=style)
     cos_BS1R, sin_BS1R = tables[0].unsqueeze(2), tables[1].unsqueeze(2)
     rotated = 2 * cos_BS1R.shape[-1]
     x32_BSND = x_BSND.astype("float32")
@@ -71,7 +104,7 @@ def apply_rotary(x_BSND: Tensor, tables: tuple[Tensor, ...], *, style: Style) ->
     if style == "half":
         out_BSND = paddle.concat(turned, axis=-1)
     else:
-        out_BSND = paddle.stack(turned, axis=-1).reshape(turning_BSND.shape)
+        out_BSND = paddle.stack(turned, axis=-1).flatten(3)
     if rotated < x_BSND.shape[-1]:
         out_BSND = paddle.concat([out_BSND, x32_BSND[..., rotated:]], axis=-1)
     return out_BSND.astype(x_BSND.dtype)

@@ -95,7 +95,7 @@ class RotarySpec:
         if scaling is None:
             return {"rope_theta": self.base, "rope_scaling": None}
         if scaling.kind == "ntk":
-            return {"rope_theta": self.base * scaling.factor ** _ntk_exponent(self.dim), "rope_scaling": None}
+            return {"rope_theta": self.base * scaling.factor ** ntk_exponent(self.dim), "rope_scaling": None}
         if scaling.kind == "dynamic_pow2":
             raise ValueError("dynamic_pow2 cannot be written as rope_scaling")
         return {"rope_theta": self.base, "rope_scaling": _scaling_to_fields(scaling)}
@@ -116,7 +116,7 @@ class RotarySpec:
         """
         scaling, base = self.scaling, self.base
         if scaling is not None and scaling.kind in ("ntk", "dynamic", "dynamic_pow2"):
-            base *= _ntk_growth(scaling, num_tokens) ** _ntk_exponent(self.dim)
+            base *= _ntk_growth(scaling, num_tokens) ** ntk_exponent(self.dim)
         angles = [base ** (-2.0 * pair / self.dim) for pair in range(self.dim // 2)]
         if scaling is None:
             return angles, 1.0
@@ -129,7 +129,8 @@ class RotarySpec:
         return angles, 1.0
 
 
-def _ntk_exponent(dim: int) -> float:
+def ntk_exponent(dim: int) -> float:
+    """Return the power of the growth of the base that leaves the slowest pair where ``linear`` puts it."""
     return dim / (dim - 2)
 
 

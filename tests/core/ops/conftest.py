@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import paddle
 import pytest
 
-from llm_run.core.ops import native, prefer
+from llm_run.core.ops import attention_gpu, gpu, native, prefer, quantized_linear_gpu, select
 from llm_run.core.ops.select import OPS
 
 
@@ -49,3 +50,51 @@ def random() -> Callable[..., np.ndarray]:
 def learnt() -> Callable[[np.ndarray], paddle.Tensor]:
     """Make a tensor that gradients flow into."""
     return lambda array: paddle.to_tensor(array, stop_gradient=False)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a CPU pass for a GPU, and float32 for 16 bits."""
+    monkeypatch.setattr(gpu, "absence", lambda: "")
+    monkeypatch.setattr(gpu, "takes", lambda tensor: True)
+    monkeypatch.setattr(native, "takes", lambda tensor: False)
+    for module in (attention_gpu, quantized_linear_gpu):
+        monkeypatch.setattr(module, "is_half", lambda tensor: True)
+    monkeypatch.setattr(quantized_linear_gpu, "has_tensor_cores", lambda: True)
+    select._chosen.clear()
+    yield
+    select._chosen.clear()
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Callable[..., Any]], list[str]]:
+    """Return a function that puts another one in the place of a kernel of Paddle; its list holds the names of those
+    that were called."""
+    called: list[str] = []
+
+    def put(owner: Any, name: str, function: Callable[..., Any]) -> list[str]:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            called.append(name)
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+        return called
+
+    return put
+
+
+@pytest.fixture
+def plain_too() -> Callable[[Callable[[], paddle.Tensor]], tuple[np.ndarray, np.ndarray]]:
+    """Return a function that computes with the variants that are chosen, and with the plain ones."""
+
+    def both(compute: Callable[[], paddle.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        found = compute().numpy()
+        before = dict(select._chosen)
+        for op in select.ALL_OPS:
+            select._chosen[op] = select.Choice(op, "plain", "")
+        expected = compute().numpy()
+        select._chosen.clear()
+        select._chosen.update(before)
+        return found, expected
+
+    return both

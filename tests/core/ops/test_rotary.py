@@ -9,6 +9,8 @@ from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 
 from llm_run.core.ops import RotaryScaling, RotarySpec, apply_rotary, rotary_tables
+from llm_run.core.ops.rotary import growing_angles
+from llm_run.core.ops.rotary_spec import Kind
 
 POSITIONS = np.array([[0, 1, 2, 3, 4], [7, 8, 0, 1, 700]])
 
@@ -80,3 +82,13 @@ def test_dynamic_scaling_takes_the_length_from_the_positions_where_it_is_not_giv
     for given, other in ((40, True), (10, False)):
         cos, _ = rotary_tables(spec, positions, num_tokens=given)
         assert bool((cos == rotary_tables(spec, positions)[0]).all()) == other
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "dynamic_pow2"])
+def test_angles_that_grow_with_the_length_are_the_same_in_a_graph(kind: Kind) -> None:
+    scaling = RotaryScaling(kind=kind, factor=2.0, original_max_positions=64)
+    spec = RotarySpec(16, 10000.0, scaling=scaling)
+    longest = [1, 63, 64, 65, 128, 129, 1000]
+    expected = np.array([spec.inverse_wavelengths(length)[0] for length in longest], dtype=np.float32)
+    found = growing_angles(spec, paddle.to_tensor(longest)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-7)

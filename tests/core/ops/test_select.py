@@ -34,7 +34,7 @@ def test_insisting_on_kernels_that_are_missing_is_refused(without_kernels):
 def test_an_unknown_operator_and_an_unknown_variant_are_refused():
     with pytest.raises(RefusedError, match=r"ops: 'atention' is not an operator\. Operators: attention, norm"):
         prefer("atention", "plain")
-    with pytest.raises(RefusedError, match=r"ops\.norm: 'flash' is not a variant\. Use auto, plain or native\."):
+    with pytest.raises(RefusedError, match=r"ops\.norm: 'flash' is not a variant\. Use auto, plain, native or gpu\."):
         prefer("norm", "flash")  # type: ignore[arg-type]
 
 
@@ -53,5 +53,5 @@ def test_tensors_that_the_kernels_cannot_read_run_plain_and_one_line_says_so(ker
         for _ in range(2):
             rms_norm(paddle.ones([2, 4], dtype="float64"), paddle.ones([4], dtype="float64"), eps=1e-6)
     assert [record.message for record in caplog.records] == [
-        "norm: plain for some calls (native cannot do them: it takes float32 tensors on CPU, outside of static graphs)"
+        "norm: plain for some calls (native cannot do them: it takes float32 tensors on CPU)"
     ]
