@@ -17,9 +17,15 @@ from decode_work import BATCH, MOST_TOKENS, SHAPES, Model, measure
 from turns import Side, serve
 
 BLOCK_TOKENS = 16
-OURS = {"float32": None, "bfloat16": None, "int8": (8, 32), "int8-row": (8, -1), "int4": (4, 32), "int4-128": (4, 128)}
+OURS = {
+    "float32": None, "bfloat16": None, "int8": (8, 32), "int8-row": (8, -1), "w8a8": (8, -1), "int4": (4, 32),
+    "int4-128": (4, 128),
+}  # fmt: skip
 """Bits and group size; the head is quantized with the rest, as in a GGUF file of one type."""
-PEERS = {"float32": "F32", "bfloat16": "F32", "int8": "Q8_0", "int8-row": "Q8_0", "int4": "Q4_0", "int4-128": "Q4_0"}
+PEERS = {
+    "float32": "F32", "bfloat16": "F32", "int8": "Q8_0", "int8-row": "Q8_0", "w8a8": "Q8_0", "int4": "Q4_0",
+    "int4-128": "Q4_0",
+}  # fmt: skip
 """The file that a side is compared with."""
 
 
@@ -42,7 +48,7 @@ class Ours:
                 if isinstance(layer, paddle.nn.Linear):
                     layer.to(dtype="bfloat16")
         if OURS[kind] is not None:
-            quantize(model, *OURS[kind])
+            quantize(model, *OURS[kind], rounds_inputs=kind == "w8a8")
         self._blocks = -(-MOST_TOKENS // BLOCK_TOKENS) + BATCH
         self._runner = FusedRunner(model, PagedRunner(model, self._blocks, BLOCK_TOKENS), BLOCK_TOKENS)
         self._tables = np.zeros([0, 0], np.int32)
@@ -64,18 +70,20 @@ class Ours:
         self._runner.forward(ids_R, positions_R, StepRows(starts, self._lengths, self._tables, starts[1:] - 1))
 
 
-def quantize(model: object, bits: int, group_size: int) -> None:
+def quantize(model: object, bits: int, group_size: int, *, rounds_inputs: bool) -> None:
     import paddle
 
     from llm_run.core.quant.grid import GridSpec, round_to_nearest
-    from llm_run.core.quant.layer import QuantizedLinear, pack_weight, put_layers
+    from llm_run.core.quant.layer import InputQuantization, QuantizedLinear, pack_weight, put_layers
 
     layers = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
-    spec = GridSpec(bits=bits, group_size=group_size)
+    spec, inputs = GridSpec(bits=bits, group_size=group_size), InputQuantization(None) if rounds_inputs else None
     put_layers(
         model,
         {
-            name: QuantizedLinear(pack_weight(*round_to_nearest(layer.weight.numpy().T, spec)), layer.bias)
+            name: QuantizedLinear(
+                pack_weight(*round_to_nearest(layer.weight.numpy().T, spec)), layer.bias, inputs=inputs
+            )
             for name, layer in layers.items()
         },
     )

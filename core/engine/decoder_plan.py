@@ -52,7 +52,6 @@ def plan_decoder(model: CausalLM) -> DecoderPlan:
     _demand(model.parameters()[0].place.is_cpu_place(), "its weights are not on the CPU")
     _demand(isinstance(model, Decoder) and type(model).forward is CausalLM.forward, "it is no plain decoder")
     _demand(not model.config.prefix_lm, "its prompts see themselves both ways")
-    _demand(model.prefix is None, "a tuned prefix is set before its texts")
     _demand(model.split_loss is None, "it is split over several processes")
     layers = tuple(_layer(block) for block in model.blocks)
     attention = model.blocks[0].attention
@@ -120,7 +119,7 @@ def _layer(block: Any) -> Layer:
     _demand(getattr(feed_forward, "activation", None) in ACTIVATIONS, "its activation is not known")
     gate = getattr(feed_forward, "gate_proj", None)
     q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
-    return Layer(
+    layer = Layer(
         attention_norm=_norm(block.attention_norm),
         q=_matrix(attention.q_proj), k=_matrix(attention.k_proj), v=_matrix(attention.v_proj),
         o=_matrix(attention.o_proj),
@@ -129,6 +128,10 @@ def _layer(block: Any) -> Layer:
         up=_matrix(feed_forward.up_proj), down=_matrix(feed_forward.down_proj),
         q_norm=None if q_norm is None else _norm(q_norm), k_norm=None if k_norm is None else _norm(k_norm),
     )  # fmt: skip
+    for readers in ((layer.q, layer.k, layer.v), (layer.up, layer.gate)):
+        kinds = {matrix.activations for matrix in readers if matrix is not None}
+        _demand(len(kinds) == 1, "matrices that read the same numbers have them rounded differently")
+    return layer
 
 
 def _norm(layer: nn.Layer) -> Norm:
@@ -140,12 +143,14 @@ def _norm(layer: nn.Layer) -> Norm:
 
 def _matrix(layer: nn.Layer) -> Matrix:
     if type(layer) is QuantizedLinear:
-        _demand(layer.inputs is None, "its activations are rounded to 8 bits")
         adjusted = layer.adjustment.shift_I is not None or layer.adjustment.factor_I is not None
         _demand(not adjusted, "inputs of its integer matrices are scaled")
         reason = why_not_packed(layer.quantized)
         _demand(not reason, reason)
-        return integer_matrix(layer.quantized, layer.added_bias_O if layer.bias is None else layer.bias)
+        bias_O = layer.added_bias_O if layer.bias is None else layer.bias
+        if layer.inputs is None:
+            return integer_matrix(layer.quantized, bias_O)
+        return integer_matrix(layer.quantized, bias_O, rounds_inputs=True, input_scale=layer.inputs.scale)
     # A layer with adapters is used for requests without one; the others run plain, over the same pages.
     _demand(type(layer) in (nn.Linear, SwitchedLinear), f"it has a {type(layer).__name__}")
     _demand(layer.weight.dtype in (paddle.float32, paddle.bfloat16), f"its weights are {layer.weight.dtype}")

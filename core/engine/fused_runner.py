@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Several
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 
 from ..ops.decoder_step import DecoderStep, Pages, StepRows
+from ..ops.from_array import from_array
+from ..parallel.tensor.model import split_of
 from .decoder_plan import NotCoveredError, PositionTables, plan_decoder
+from .paged_cache import PagedStore
 from .paged_runner import PagedRunner
+from .ranks import LeadingRunner
 from .runner import inference
+from .step_runner import StepRunner
 
 if TYPE_CHECKING:
     from ..causal_lm import CausalLM
@@ -21,16 +26,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger("llm_run.engine")
 
 
-class Runner(Protocol):
-    """Computes what the scheduler has planned."""
+def choose_runner(model: CausalLM, num_blocks: int, block_tokens: int, *, int8_cache: bool = False) -> StepRunner:
+    """Return the fused runner where it covers the model, else the plain one; the choice and its reason are logged.
 
-    def run(self, works: Several[Work]) -> list[np.ndarray]:
-        """Return the logits of each piece of work, float32 [rows, V] (``PagedRunner.run``)."""
-
-
-def choose_runner(model: CausalLM, num_blocks: int, block_tokens: int) -> Runner:
-    """Return the fused runner where it covers the model, else the plain one; the choice and its reason are logged."""
-    plain = PagedRunner(model, num_blocks, block_tokens)
+    Of a split model this is rank 0's runner; the other ranks ``follow``.
+    """
+    if split_of(model) is not None:
+        _log.info("decoding: plain, each process its part (the C++ step needs whole layers)")
+        return LeadingRunner(model, num_blocks, block_tokens, int8_cache=int8_cache)
+    plain = PagedRunner(model, num_blocks, block_tokens, int8_cache=int8_cache)
+    if int8_cache:
+        _log.info("decoding: plain (the C++ step does not read keys and values of 8 bits, --cachekv_int8)")
+        return plain
     try:
         runner = FusedRunner(model, plain, block_tokens)
     except NotCoveredError as gap:
@@ -40,7 +47,7 @@ def choose_runner(model: CausalLM, num_blocks: int, block_tokens: int) -> Runner
     return runner
 
 
-class FusedRunner:
+class FusedRunner(StepRunner):
     """Runs prompts and single tokens of many sequences together; those with an adapter run plain on the same pages."""
 
     def __init__(self, model: CausalLM, plain: PagedRunner, block_tokens: int) -> None:
@@ -56,14 +63,18 @@ class FusedRunner:
         """
         self._model, self._plain = model, plain
         self._plan, self._tables = plan_decoder(model), PositionTables(model)
-        example = paddle.zeros([1, 1, self._plan.num_kv_heads, self._plan.head_dim])
-        keys, values = zip(
-            *(plain.store.buffers(i, example, example) for i in range(len(self._plan.layers))), strict=True
-        )
+        store = plain.store
+        assert isinstance(store, PagedStore), "choose_runner gives others to the plain runner"
+        example = paddle.zeros([1, self._plan.num_kv_heads, self._plan.head_dim])
+        keys, values = zip(*(store.buffers(i, example, example) for i in range(len(self._plan.layers))), strict=True)
         self._step = DecoderStep(self._plan, Pages(keys, values, block_tokens))
+        self._step.use_huge_pages()
+        self._prefix_blocks = _prefix_blocks(model, store, block_tokens)
+        self._num_shared = len(self._prefix_blocks) * block_tokens
+        self._first_position = 0 if model.prefix is None else model.prefix.num_positions
 
     def run(self, works: Several[Work]) -> list[np.ndarray]:
-        """Compute the tokens of each piece of work; what is returned is what ``PagedRunner.run`` returns."""
+        """Compute the tokens of each piece of work; ``StepRunner.run``."""
         adapted = [place for place, work in enumerate(works) if work.sequence.request.adapter is not None]
         if not adapted:
             return self._run(works)
@@ -78,9 +89,10 @@ class FusedRunner:
         before = np.array([work.start for work in works], dtype=np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         ids_R = np.concatenate([np.asarray(work.new_ids, dtype=np.int64) for work in works])
-        positions_R = np.arange(len(ids_R)) + np.repeat(before - starts[:-1], counts)
+        positions_R = np.arange(len(ids_R)) + np.repeat(before - starts[:-1], counts) + self._first_position
         cuts, wanted = _wanted(works, starts)
-        rows = StepRows(starts, before + counts, _block_tables(works), wanted)
+        tables = _block_tables([[*self._prefix_blocks, *work.sequence.blocks] for work in works])
+        rows = StepRows(starts, self._num_shared + before + counts, tables, wanted)
         logits_WV = self.forward(ids_R, positions_R, rows)
         return np.split(logits_WV, cuts[:-1])
 
@@ -94,12 +106,12 @@ class FusedRunner:
         """
         with inference(self._model):
             tables = self._tables.rows(positions_R, rows.starts)
-            hidden_1RH = self._model.embed(paddle.to_tensor(ids_R[None]), paddle.to_tensor(positions_R[None]))
+            hidden_1RH = self._model.embed(from_array(ids_R[None]), from_array(positions_R[None]))
             hidden_RH = hidden_1RH.reshape([len(ids_R), self._plan.hidden_size]).astype("float32")
             results = self._step.run(hidden_RH, rows, *tables)
             if self._plan.head is not None or len(rows.wanted) == 0:
                 return results
-            last_WH = paddle.to_tensor(results)
+            last_WH = from_array(results)
             last_WH = last_WH if self._plan.norm is not None else self._model.finish(last_WH)
             logits_WV: np.ndarray = self._model.head(last_WH).astype("float32").numpy()
             return logits_WV
@@ -115,8 +127,21 @@ def _wanted(works: Several[Work], starts: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.array(ends), np.array(rows, dtype=np.int64)
 
 
-def _block_tables(works: Several[Work]) -> np.ndarray:
-    tables = np.zeros([len(works), max(len(work.sequence.blocks) for work in works)], dtype=np.int32)
-    for row, work in zip(tables, works, strict=True):
-        row[: len(work.sequence.blocks)] = work.sequence.blocks
+def _prefix_blocks(model: CausalLM, store: PagedStore, block_tokens: int) -> range:
+    """Return the blocks of a tuned prefix, which stand before those of every sequence.
+
+    Raises:
+        NotCoveredError: it does not fill its last block, where the tokens of a sequence would have to begin.
+    """
+    num_tokens = 0 if model.prefix is None else model.prefix.settings.num_tokens
+    if num_tokens % block_tokens:
+        raise NotCoveredError(f"its tuned prefix of {num_tokens} tokens does not fill blocks of {block_tokens}")
+    end = store.num_slots // block_tokens
+    return range(end - num_tokens // block_tokens, end)
+
+
+def _block_tables(blocks: Several[Several[int]]) -> np.ndarray:
+    tables = np.zeros([len(blocks), max(map(len, blocks))], dtype=np.int32)
+    for row, mine in zip(tables, blocks, strict=True):
+        row[: len(mine)] = mine
     return tables

@@ -79,6 +79,15 @@ class DecoderPlan:
         """H."""
         return int(self.layers[0].q.table.inputs)
 
+    def matrices(self) -> list[Matrix]:
+        """Return all matrices, in the order in which a step reads them."""
+        found = [
+            matrix
+            for layer in self.layers
+            for matrix in (layer.q, layer.k, layer.v, layer.o, layer.up, layer.gate, layer.down)
+        ]
+        return [matrix for matrix in (*found, self.head) if matrix is not None]
+
     @property
     def result_size(self) -> int:
         """Entries of a result row: V, or H without a head."""
@@ -161,6 +170,13 @@ class DecoderStep:
             )
         )
         object.__setattr__(self, "_tables", (_decoder(self.plan, self.pages, layers), layers))
+
+    def use_huge_pages(self) -> None:
+        """Move matrices, keys and values to pages of 2 MB, where the system has them; takes a second a gigabyte."""
+        for matrix in self.plan.matrices():
+            matrix.use_huge_pages()
+        for memory in (*self.pages.keys, *self.pages.values):
+            kernel("use_huge_pages")(memory.data_ptr(), memory.size * memory.element_size())
 
     def run(
         self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.autograd import PyLayer
 
-ABI = 2
+ABI = 3
 """Of the functions in csrc/; a library with another number was compiled from other sources."""
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -37,11 +37,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "attention_forward": (None, _P, _P, _P, _P, _P, _P),
     "attention_backward": (None, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P),
     "set_sgemm": (None, _P),
-    "allow_vnni": (None, _I),
+    "allow_avx512": (None, _I),
     "has_vnni": (_I,),
     "multiply": (None, _P, _P, _L, _P, _P),
     "paged_attention": (None, _P, _P, _P, _P),
     "decoder_step": (None, _P, _P),
+    "use_huge_pages": (None, _P, _L),
 }
 """Result, then arguments."""
 
@@ -77,6 +78,13 @@ def takes(tensor: Tensor) -> bool:
         and paddle.in_dynamic_mode()
         and tensor.place.is_cpu_place()
     )
+
+
+def draws() -> bool:
+    """Say whether operators are being put into a static graph, which holds Paddle's own ones only."""
+    import paddle
+
+    return not paddle.in_dynamic_mode()
 
 
 def num_threads() -> int:

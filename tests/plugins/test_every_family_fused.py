@@ -16,7 +16,7 @@ from llm_run.core.engine.paged_runner import PagedRunner
 from llm_run.core.ops import AttentionMask, native
 from llm_run.core.ops.decoder_step import StepRows
 from llm_run.core.quant.grid import GridSpec, round_to_nearest
-from llm_run.core.quant.layer import QuantizedLinear, pack_weight
+from llm_run.core.quant.layer import InputQuantization, QuantizedLinear, pack_weight
 
 BLOCK_TOKENS = 16
 TABLES = ((3, 9, 1, 5), (0, 4), (11, 6), (8, 7, 2))
@@ -82,29 +82,36 @@ def test_the_fused_step_gives_the_logits_of_the_network(variant: Any, model: Cau
     assert np.abs(found - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize(("bits", "group_size"), [(8, -1), (8, 32), (4, 32)])
+@pytest.mark.parametrize(
+    ("bits", "group_size", "inputs"),
+    [(8, -1, None), (8, 32, None), (4, 32, None), (8, -1, InputQuantization(None)), (8, -1, InputQuantization(0.03))],
+    ids=["int8", "int8-32", "int4-32", "w8a8-token", "w8a8-tensor"],
+)
 def test_the_fused_step_of_integer_matrices_gives_their_logits(
-    variant: Any, model: CausalLM, bits: int, group_size: int
+    variant: Any, model: CausalLM, bits: int, group_size: int, inputs: InputQuantization | None
 ) -> None:
     halves = group_size > 0 and (variant.config.hidden_size % group_size or variant.config.ffn_size % group_size)
     if variant.config.prefix_lm or halves:
         pytest.skip("not covered, or no whole groups")
-    quantize(model, GridSpec(bits=bits, group_size=group_size))
+    quantize(model, GridSpec(bits=bits, group_size=group_size), inputs)
     try:
         runner = runner_of(model)
     except NotCoveredError as gap:
         pytest.skip(str(gap))
     expected, found = answers(model, runner, steps=2)
-    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+    differences = np.abs(found - expected)
+    # Where inputs are rounded to 8 bits, the last bit of a float may decide for another code, which a few tokens show.
+    difference = differences.max() if inputs is None else differences.mean()
+    assert difference < 2e-3 * np.abs(expected).max()
 
 
-def quantize(model: CausalLM, spec: GridSpec) -> None:
+def quantize(model: CausalLM, spec: GridSpec, inputs: InputQuantization | None) -> None:
     for block in model.blocks:
         for part in (block.attention, block.feed_forward):
             for name, layer in list(part.named_children()):
                 if isinstance(layer, paddle.nn.Linear):
                     codes_OI, grid = round_to_nearest(layer.weight.numpy().T, spec)
-                    setattr(part, name, QuantizedLinear(pack_weight(codes_OI, grid), layer.bias))
+                    setattr(part, name, QuantizedLinear(pack_weight(codes_OI, grid), layer.bias, inputs=inputs))
 
 
 def test_a_model_whose_block_does_something_else_runs_plain(model: CausalLM, variant: Any) -> None:

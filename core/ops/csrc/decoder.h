@@ -69,10 +69,10 @@ constexpr int64_t CHUNK = 256;  // keys of one item: the same whatever the batch
 // What one query head found in one chunk of keys: the largest score, the sum of exponentials, and D sums of values.
 inline int64_t part_size(const Decoder& decoder) { return decoder.head_dim + 2; }
 
-// Queries of one token against chunk `chunk` of the `seen` keys, for the heads that share key/value head `head`. parts:
-// [heads of the group], `part_stride` floats apart.
-void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t head,
-                  const float* q, float* parts, int64_t part_stride);
+// Queries of one token against chunk `chunk` of the `seen` keys, for all heads of `kv_heads` key/value heads from `kv_head`
+// on. q and parts are those of the first; a head's part is `part_stride` floats from its neighbour's.
+void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t kv_head,
+                  int64_t kv_heads, const float* q, float* parts, int64_t part_stride);
 
 // out [D] = what `chunks` parts of one query head say together.
 void join_parts(const float* parts, int64_t chunks, int64_t head_dim, float* out);

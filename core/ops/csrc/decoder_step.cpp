@@ -49,14 +49,14 @@ class Run {
     void operator()() {
         for (int64_t i = 0; i < decoder_.num_layers; ++i) {
             const Layer& layer = decoder_.layers[i];
-            add_and_norm(i == 0 ? nullptr : sum_, layer.attention_norm, layer.q.is_integer());
+            add_and_norm(i == 0 ? nullptr : sum_, layer.attention_norm, layer.q);
             const Product projections[] = {{&layer.q, q_}, {&layer.k, k_}, {&layer.v, v_}};
             multiply(team_, rows(normed_, step_.rows, decoder_.hidden), projections, 3);
             place_tokens(layer);
             attend(layer);
             const Product out = {&layer.o, sum_};
             multiply(team_, rows(attended_, step_.rows, width_), &out, 1);
-            add_and_norm(sum_, layer.ffn_norm, layer.up.is_integer());
+            add_and_norm(sum_, layer.ffn_norm, layer.up);
             feed_forward(layer);
         }
         finish();
@@ -93,8 +93,8 @@ class Run {
 
     Rows rows(const float* x, int64_t count, int64_t width) const { return {x, count, width, high_, low_, scales_, sums_}; }
 
-    // hidden += added; normed = norm(hidden), also in integers.
-    void add_and_norm(const float* added, const Norm& norm, bool integers) {
+    // hidden += added; normed = norm(hidden), also in the integers of the matrix that reads it.
+    void add_and_norm(const float* added, const Norm& norm, const Matrix& reader) {
         const int64_t n = decoder_.hidden;
         const Rows normed = rows(normed_, step_.rows, n);
         team_.each(step_.rows, 1, [&](int64_t row) {
@@ -104,7 +104,7 @@ class Run {
                 for (int64_t i = 0; i < n; ++i) x[i] += added[row * n + i];
             }
             norm_row(norm, x, n, normed_ + row * n);
-            if (integers) quantize_blocks(normed, row, 0, normed.blocks());
+            quantize_for(reader, normed, row);
         });
     }
 
@@ -151,21 +151,26 @@ class Run {
         if (few_rows_ > 0) attend_few(layer);
         if (!layer.o.is_integer()) return;
         const Rows attended = rows(attended_, step_.rows, width_);
-        team_.each(step_.rows, 1, [&](int64_t row) { quantize_blocks(attended, row, 0, attended.blocks()); });
+        team_.each(step_.rows, 1, [&](int64_t row) { quantize_for(layer.o, attended, row); });
     }
 
     void attend_few(const Layer& layer) {
         const int64_t size = part_size(decoder_), group = decoder_.heads / decoder_.kv_heads, head_parts = chunks_ * size;
         int64_t few[TOGETHER], count = 0, first = 0;
         const auto flush = [&] {
-            team_.each(count * decoder_.kv_heads * chunks_, 1, [&](int64_t item) {
-                const int64_t chunk = item % chunks_, head = item / chunks_ % decoder_.kv_heads;
-                const int64_t place = item / chunks_ / decoder_.kv_heads, row = few[place], s = sequence_of(row);
+            // All heads of a token together are one run of memory; they part only where threads would have nothing to do.
+            const int64_t kv_heads = decoder_.kv_heads, idle = 2 * team_.threads() / (count * chunks_);
+            const int64_t together = idle <= 1 ? kv_heads : (kv_heads + idle - 1) / idle;
+            const int64_t cuts = (kv_heads + together - 1) / together;
+            team_.each(count * cuts * chunks_, 1, [&](int64_t item) {
+                const int64_t chunk = item % chunks_, kv_head = item / chunks_ % cuts * together;
+                const int64_t place = item / chunks_ / cuts, row = few[place], s = sequence_of(row);
                 const int64_t seen = step_.lengths[s] - step_.starts[s + 1] + row + 1;
                 if (chunk * CHUNK >= seen) return;
-                float* parts = parts_ + ((first + place) * decoder_.heads + head * group) * head_parts + chunk * size;
-                attend_chunk(decoder_, layer, step_.tables + s * step_.table_width, seen, chunk, head,
-                             q_ + row * width_ + head * group * decoder_.head_dim, parts, head_parts);
+                float* parts = parts_ + ((first + place) * decoder_.heads + kv_head * group) * head_parts + chunk * size;
+                attend_chunk(decoder_, layer, step_.tables + s * step_.table_width, seen, chunk, kv_head,
+                             kv_head + together < kv_heads ? together : kv_heads - kv_head,
+                             q_ + row * width_ + kv_head * group * decoder_.head_dim, parts, head_parts);
             });
             team_.each(count, 1, [&](int64_t place) {
                 const int64_t row = few[place], s = sequence_of(row);
@@ -204,15 +209,16 @@ class Run {
 
     void feed_forward(const Layer& layer) {
         const int64_t n = decoder_.ffn, share = 8 * BLOCK, shares = (n + share - 1) / share;
-        const bool gated = layer.gate.kind != NO_MATRIX;
+        const bool gated = layer.gate.kind != NO_MATRIX, blockwise = layer.down.is_integer() && layer.down.kind != INT8_INT8;
         const Product branches[] = {{&layer.up, up_}, {&layer.gate, gate_}};
         multiply(team_, rows(normed_, step_.rows, decoder_.hidden), branches, gated ? 2 : 1);
         const Rows inner = rows(up_, step_.rows, n);
         team_.each(step_.rows * shares, 1, [&](int64_t item) {
             const int64_t row = item / shares, start = item % shares * share, end = start + share < n ? start + share : n;
             activate_row(decoder_.activation, gate_ + row * n + start, up_ + row * n + start, end - start);
-            if (layer.down.is_integer()) quantize_blocks(inner, row, start / BLOCK, (end + BLOCK - 1) / BLOCK);
+            if (blockwise) quantize_blocks(inner, row, start / BLOCK, (end + BLOCK - 1) / BLOCK);
         });
+        if (layer.down.kind == INT8_INT8) team_.each(step_.rows, 1, [&](int64_t row) { quantize_for(layer.down, inner, row); });
         const Product down = {&layer.down, sum_};
         multiply(team_, inner, &down, 1);
     }
@@ -227,7 +233,7 @@ class Run {
             for (int64_t d = 0; d < n; ++d) x[d] += added[d];
             if (decoder_.norm.weight != nullptr) norm_row(decoder_.norm, x, n, y);
             else __builtin_memcpy(y, x, static_cast<size_t>(n) * sizeof(float));
-            if (decoder_.head.is_integer()) quantize_blocks(last, i, 0, last.blocks());
+            quantize_for(decoder_.head, last, i);
         });
         const Product logits = {&decoder_.head, step_.results};
         if (has_head) multiply(team_, last, &logits, 1);

@@ -14,6 +14,7 @@ enum Kind : int64_t {
     BFLOAT_OI = 4,
     INT8 = 5,         // panels, see below
     INT4 = 6,
+    INT8_INT8 = 7,    // W8A8: INT8 with symmetric codes, for activations that are rounded to 8 bits as well
 };
 
 constexpr int64_t OUTPUTS = 16;  // of a panel
@@ -31,13 +32,15 @@ struct Matrix {
     const float* row_scales;  // [O]
     const uint8_t* zeros;     // [panels, groups, 16] codes that stand for 0, or null
     const float* bias;        // [O] or null
+    double input_scale;       // of INT8_INT8: what an activation code of 1 stands for; 0: each row has its own
 
-    bool is_integer() const { return kind == INT8 || kind == INT4; }
+    bool is_integer() const { return kind == INT8 || kind == INT4 || kind == INT8_INT8; }
     bool is_by_inputs() const { return kind == FLOAT_IO || kind == BFLOAT_IO; }
 };
 
 // Rows of activations: as they are, and, where an integer matrix reads them, as 15-bit integers in two planes of int8:
-// x = (128 high + low) * scale, scale by block. Half a step is 3e-5 of the block's largest number.
+// x = (128 high + low) * scale, scale by block. Half a step is 3e-5 of the block's largest number. INT8_INT8 reads `low`
+// alone, with codes of 8 bits.
 struct Rows {
     const float* x;
     int64_t count, width;     // rows, entries of a row
@@ -57,6 +60,15 @@ struct Product {
 // Fills the planes of blocks `start` .. `end` - 1 of one row.
 void quantize_blocks(const Rows& rows, int64_t row, int64_t start, int64_t end);
 
+// Fills `low` for INT8_INT8: one scale for the whole row.
+void quantize_row(const Rows& rows, int64_t row, double input_scale);
+
+// Whichever of the two the matrix reads, for a whole row; nothing for floats.
+inline void quantize_for(const Matrix& matrix, const Rows& rows, int64_t row) {
+    if (matrix.kind == INT8_INT8) quantize_row(rows, row, matrix.input_scale);
+    else if (matrix.is_integer()) quantize_blocks(rows, row, 0, rows.blocks());
+}
+
 // y = x W + bias for several matrices that read the same rows.
 void multiply(Team& team, const Rows& rows, const Product* products, int64_t count);
 
@@ -70,6 +82,24 @@ void sum_inputs(const Rows& rows, const Matrix& matrix, int64_t start, int64_t e
 void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y);
 
 }  // namespace llm_run
+
+namespace llm_run {
+
+constexpr int64_t AVX512_ROWS = 8;    // of a tile
+constexpr int64_t AVX512_PANEL = 32;  // columns of it
+
+// Whether this CPU has the instructions of matrix_avx512.cpp and of matrix_vnni.cpp.
+bool has_avx512();
+bool has_vnni();
+
+}  // namespace llm_run
+
+// Of matrix_avx512.cpp. sums [rows, 32] (+)= x W for 32 columns of W [depth, w_row]; x [depth, x_step] has a column for each
+// row. Meanwhile 32 columns from `next` on are brought to the second cache.
+void llm_run_avx512_tile(int64_t rows, int64_t depth, const float* x, int64_t x_step, const float* w, int64_t w_row,
+                         const float* next, float* sums, int64_t sums_row, bool add);
+void llm_run_avx512_tile(int64_t rows, int64_t depth, const float* x, int64_t x_step, const uint16_t* w, int64_t w_row,
+                         const uint16_t* next, float* sums, int64_t sums_row, bool add);
 
 // Of matrix_vnni.cpp: runs only where the CPU has AVX-512 VNNI. count is 1 to 4.
 void llm_run_vnni_panel(const llm_run::Matrix& matrix, const llm_run::Rows& rows, int64_t row, int64_t count, int64_t panel,

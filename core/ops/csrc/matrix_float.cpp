@@ -21,74 +21,125 @@ inline float load1(const uint16_t* p) {
     return value;
 }
 
-constexpr int64_t DEPTH = 8;  // rows of W that one pass over a row of y adds
+// y += x W[k, :], one run of memory, which the CPU reads ahead of by itself: prefetches of our own slow it down by a fifth,
+// and several rows side by side by a third. Eight sums at a time, so that none waits for y.
+template <typename T>
+inline void add_row(float x, const T* w, int64_t width, float* y) {
+    constexpr int64_t SUMS = 8;
+    const __m256 value = _mm256_set1_ps(x);
+    int64_t o = 0;
+    for (; o + SUMS * LANES <= width; o += SUMS * LANES) {
+        __m256 sum[SUMS];
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < SUMS; ++i) {
+            const int64_t at = o + i * LANES;
+            sum[i] = _mm256_fmadd_ps(value, load8(w + at), _mm256_loadu_ps(y + at));
+        }
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < SUMS; ++i) _mm256_storeu_ps(y + o + i * LANES, sum[i]);
+    }
+    for (; o + LANES <= width; o += LANES)
+        _mm256_storeu_ps(y + o, _mm256_fmadd_ps(value, load8(w + o), _mm256_loadu_ps(y + o)));
+    for (; o < width; ++o) y[o] += x * load1(w + o);
+}
 
-// One row of x: y += x[k .. k + D] W[k .. k + D], so that D streams of memory are read side by side. They jump to other
-// pages after `width` columns, which no CPU guesses: `ahead` rows on is where the next pass reads.
+// y += x[0 .. D] W[k .. k + D, :]: fewer passes over a y that the first cache cannot hold.
 template <int D, typename T>
-inline void add_rows(const float* x, const T* w, int64_t w_row, int64_t width, int64_t ahead, float* y) {
-    constexpr int64_t LINE = 64 / sizeof(T);
+inline void add_rows(const float* x, const T* w, int64_t width, float* y) {
     __m256 value[D];
     for (int d = 0; d < D; ++d) value[d] = _mm256_set1_ps(x[d]);
     int64_t o = 0;
     for (; o + LANES <= width; o += LANES) {
-        if (o % LINE == 0)
-#pragma GCC unroll 8
-            for (int d = 0; d < D; ++d) _mm_prefetch(reinterpret_cast<const char*>(w + (ahead + d) * w_row + o), _MM_HINT_T0);
         __m256 sum = _mm256_loadu_ps(y + o), other = _mm256_setzero_ps();
 #pragma GCC unroll 8
         for (int d = 0; d < D; d += 2) {
-            sum = _mm256_fmadd_ps(value[d], load8(w + d * w_row + o), sum);
-            if (d + 1 < D) other = _mm256_fmadd_ps(value[d + 1], load8(w + (d + 1) * w_row + o), other);
+            sum = _mm256_fmadd_ps(value[d], load8(w + d * width + o), sum);
+            other = _mm256_fmadd_ps(value[d + 1], load8(w + (d + 1) * width + o), other);
         }
         _mm256_storeu_ps(y + o, _mm256_add_ps(sum, other));
     }
     for (; o < width; ++o)
-        for (int d = 0; d < D; ++d) y[o] += x[d] * load1(w + d * w_row + o);
+        for (int d = 0; d < D; ++d) y[o] += x[d] * load1(w + d * width + o);
 }
 
 template <typename T>
-void one_row(const float* x, const T* w, int64_t inputs, int64_t w_row, int64_t width, float* y) {
+void one_row(const float* x, const T* w, int64_t inputs, int64_t width, float* y) {
+    constexpr int64_t WIDE = 4096;
+    constexpr int D = 8;
     int64_t k = 0;
-    for (; k + DEPTH <= inputs; k += DEPTH) {
-        const int64_t ahead = k + 2 * DEPTH <= inputs ? DEPTH : 0;
-        add_rows<DEPTH>(x + k, w + k * w_row, w_row, width, ahead, y);
-    }
-    for (; k < inputs; ++k) add_rows<1>(x + k, w + k * w_row, w_row, width, 0, y);
+    for (; width > WIDE && k + D <= inputs; k += D) add_rows<D>(x + k, w + k * width, width, y);
+    for (; k < inputs; ++k) add_row(x[k], w + k * width, width, y);
 }
 
-// W [depth, width] as panels [depth, 16] of float32, the last one filled up with zeros.
+// W [depth, width] as panels [depth, `panel`] of float32, the last one filled up with zeros.
 template <typename T>
-void pack_columns(const T* w, int64_t w_row, int64_t depth, int64_t ahead, int64_t width, float* panels) {
+void pack_columns(const T* w, int64_t w_row, int64_t depth, int64_t width, int64_t panel, float* panels) {
     for (int64_t k = 0; k < depth; ++k, w += w_row)
-        for (int64_t o = 0; o < width; o += PANEL) {
-            float* to = panels + o * depth + k * PANEL;
-            _mm_prefetch(reinterpret_cast<const char*>(w + ahead * w_row + o), _MM_HINT_T0);
-            if (o + PANEL <= width) {
-                _mm256_storeu_ps(to, load8(w + o));
-                _mm256_storeu_ps(to + LANES, load8(w + o + LANES));
+        for (int64_t o = 0; o < width; o += panel) {
+            float* to = panels + o * depth + k * panel;
+            if (o + panel <= width) {
+                for (int64_t i = 0; i < panel; i += LANES) _mm256_storeu_ps(to + i, load8(w + o + i));
             } else {
-                for (int64_t i = 0; i < PANEL; ++i) to[i] = o + i < width ? load1(w + o + i) : 0.0f;
+                for (int64_t i = 0; i < panel; ++i) to[i] = o + i < width ? load1(w + o + i) : 0.0f;
             }
         }
 }
 
-// Several rows of x: W is read once for `count` of them, in the order of memory, and used from the second cache.
+// [depth, count] of `count` rows of x.
+void turn(const float* x, int64_t x_row, int64_t count, int64_t depth, float* out) {
+    for (int64_t m = 0; m < count; ++m)
+        for (int64_t k = 0; k < depth; ++k) out[k * count + m] = x[m * x_row + k];
+}
+
+// One part of W [depth, width] against all rows, with AVX2: from a packed copy in the second cache.
+template <typename T>
+void add_packed(const float* turned, int64_t count, const T* w, int64_t w_row, int64_t depth, int64_t width, float* panels,
+                float* sums, int64_t sums_row, bool add) {
+    const int64_t tiles = (count + ROWS - 1) / ROWS, tile = (count + tiles - 1) / tiles;
+    pack_columns(w, w_row, depth, width, PANEL, panels);
+    for (int64_t o = 0; o < width; o += PANEL)
+        for (int64_t m = 0; m < count; m += tile)
+            row_tile(m + tile < count ? tile : count - m, depth, turned + m, 1, count, panels + o * depth, PANEL,
+                     sums + m * sums_row + o, sums_row, add);
+}
+
+// With AVX-512: where it lies, but for columns that are no whole panel. What comes next is fetched meanwhile.
+template <typename T>
+void add_in_place(const float* turned, int64_t count, const T* w, int64_t w_row, int64_t depth, int64_t width, float* panels,
+                  float* sums, int64_t sums_row, bool add, bool has_next) {
+    const int64_t tiles = (count + AVX512_ROWS - 1) / AVX512_ROWS, tile = (count + tiles - 1) / tiles;
+    const int64_t whole = round_down(width, AVX512_PANEL);
+    const float* rest = panels;
+    pack_columns(w + whole, w_row, depth, width - whole, AVX512_PANEL, panels);
+    for (int64_t o = 0; o < width; o += AVX512_PANEL)
+        for (int64_t m = 0; m < count; m += tile) {
+            const int64_t here = m + tile < count ? tile : count - m;
+            float* out = sums + m * sums_row + o;
+            if (o == whole) {
+                llm_run_avx512_tile(here, depth, turned + m, count, rest, AVX512_PANEL, rest, out, sums_row, add);
+                continue;
+            }
+            const T* next = o + AVX512_PANEL < whole ? w + o + AVX512_PANEL : has_next ? w + depth * w_row : w + o;
+            llm_run_avx512_tile(here, depth, turned + m, count, w + o, w_row, m > 0 ? w + o : next, out, sums_row, add);
+        }
+}
+
+// Several rows of x: W is read from memory once for `count` of them.
 template <typename T>
 void several_rows(const float* x, int64_t x_row, int64_t count, const T* w, int64_t inputs, int64_t w_row, int64_t width,
                   const float* bias, float* y) {
-    constexpr int64_t PART = 64, AHEAD = 4;
+    constexpr int64_t PART = 64;
     thread_local Scratch scratch;
-    const int64_t padded = round_up(width, PANEL), tiles = (count + ROWS - 1) / ROWS, tile = (count + tiles - 1) / tiles;
-    float* panels = scratch.take((PART + count) * padded);
-    float* sums = panels + PART * padded;
+    const int64_t padded = round_up(width, AVX512_PANEL);
+    float* panels = scratch.take((PART + count) * padded + PART * count);
+    float *sums = panels + PART * padded, *turned = sums + count * padded;
     for (int64_t k = 0; k < inputs; k += PART) {
         const int64_t depth = k + PART < inputs ? PART : inputs - k;
-        pack_columns(w + k * w_row, w_row, depth, k + depth + AHEAD <= inputs ? AHEAD : 0, width, panels);
-        for (int64_t o = 0; o < padded; o += PANEL)
-            for (int64_t m = 0; m < count; m += tile)
-                row_tile(m + tile < count ? tile : count - m, depth, x + m * x_row + k, x_row, 1, panels + o * depth, PANEL,
-                         sums + m * padded + o, padded, k > 0);
+        const T* part = w + k * w_row;
+        turn(x + k, x_row, count, depth, turned);
+        const bool has_next = k + 2 * PART <= inputs;
+        if (has_avx512()) add_in_place(turned, count, part, w_row, depth, width, panels, sums, padded, k > 0, has_next);
+        else add_packed(turned, count, part, w_row, depth, width, panels, sums, padded, k > 0);
     }
     for (int64_t m = 0; m < count; ++m)
         for (int64_t o = 0; o < width; ++o) y[m * w_row + o] = sums[m * padded + o] + (bias == nullptr ? 0.0f : bias[o]);
@@ -101,6 +152,26 @@ void columns(const Rows& rows, const Matrix& matrix, const T* w, int64_t start, 
     for (int64_t m = 0; m < rows.count; m += MOST)
         several_rows(rows.x + m * rows.width, rows.width, m + MOST < rows.count ? MOST : rows.count - m, w + start,
                      matrix.inputs, matrix.outputs, end - start, bias, y + m * matrix.outputs + start);
+}
+
+// One row of W [O, I], one run of memory, against one of x.
+template <typename T>
+inline float dot(const float* x, const T* w, int64_t inputs) {
+    constexpr int64_t SUMS = 8;
+    __m256 sum[SUMS];
+    for (int64_t i = 0; i < SUMS; ++i) sum[i] = _mm256_setzero_ps();
+    int64_t k = 0;
+    for (; k + SUMS * LANES <= inputs; k += SUMS * LANES)
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < SUMS; ++i)
+            sum[i] = _mm256_fmadd_ps(load8(w + k + i * LANES), _mm256_loadu_ps(x + k + i * LANES), sum[i]);
+    for (int64_t i = 0; k + LANES <= inputs; k += LANES, ++i)
+        sum[i] = _mm256_fmadd_ps(load8(w + k), _mm256_loadu_ps(x + k), sum[i]);
+    for (int64_t step = SUMS / 2; step > 0; step /= 2)
+        for (int64_t i = 0; i < step; ++i) sum[i] = _mm256_add_ps(sum[i], sum[i + step]);
+    float total = sum_lanes(sum[0]);
+    for (; k < inputs; ++k) total += load1(w + k) * x[k];
+    return total;
 }
 
 // R rows of W [O, I] against M rows of x.
@@ -132,7 +203,8 @@ template <typename T>
 void outputs_in_rows(const Rows& rows, const Matrix& matrix, const T* w, int64_t start, int64_t end, float* y) {
     constexpr int R = 4;
     const int64_t inputs = matrix.inputs, outputs = matrix.outputs;
-    for (int64_t o = start; o < end;) {
+    for (int64_t o = start; rows.count == 1 && o < end; ++o) y[o] = dot(rows.x, w + o * inputs, inputs);
+    for (int64_t o = start; rows.count > 1 && o < end;) {
         const bool whole = o + R <= end;
         for (int64_t m = 0; m < rows.count;) {
             const float* x = rows.x + m * rows.width;
@@ -156,8 +228,8 @@ void outputs_in_rows(const Rows& rows, const Matrix& matrix, const T* w, int64_t
 void sum_inputs(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* sums) {
     const int64_t n = matrix.outputs, first = start * n;
     std::memset(sums, 0, static_cast<size_t>(n) * sizeof(float));
-    if (matrix.kind == FLOAT_IO) one_row(rows.x + start, static_cast<const float*>(matrix.data) + first, end - start, n, n, sums);
-    else one_row(rows.x + start, static_cast<const uint16_t*>(matrix.data) + first, end - start, n, n, sums);
+    if (matrix.kind == FLOAT_IO) one_row(rows.x + start, static_cast<const float*>(matrix.data) + first, end - start, n, sums);
+    else one_row(rows.x + start, static_cast<const uint16_t*>(matrix.data) + first, end - start, n, sums);
 }
 
 void multiply_floats(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {

@@ -6,13 +6,6 @@
 namespace llm_run {
 namespace {
 
-bool vnni_allowed = true;
-
-bool has_vnni() {
-    static const bool supported = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
-    return supported && vnni_allowed;
-}
-
 inline __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
 // Four neighbouring activations in every lane.
@@ -32,7 +25,15 @@ struct Sums {
     __m256i high, low;
 };
 
-// Of codes - 128 for 8 bits and of codes for 4 bits: one block, eight outputs.
+// Of codes - 128 for 8 bits and of codes for 4 bits: one block, eight outputs. Of INT8_INT8 `low` is all there is.
+inline Sums block8_low(const uint8_t* data, const int8_t* low) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum = _mm256_setzero_si256();
+    for (int q = 0; q < 8; ++q)
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs8(load(data + q * 64), quad(low + 4 * q)), ones));
+    return {_mm256_setzero_si256(), sum};
+}
+
 inline Sums block8(const uint8_t* data, const int8_t* high, const int8_t* low) {
     const __m256i ones = _mm256_set1_epi16(1);
     Sums sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
@@ -60,8 +61,9 @@ inline Sums block4(const uint8_t* data, const int8_t* high, const int8_t* low) {
 }
 
 // One row of activations against half a panel.
-template <bool EIGHT>
+template <int64_t KIND>
 void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, int64_t half, float* out) {
+    constexpr bool EIGHT = KIND != INT4;
     constexpr int64_t BYTES = EIGHT ? 512 : 256;
     const int64_t blocks = rows.blocks(), groups = (blocks + matrix.group_blocks - 1) / matrix.group_blocks;
     const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * blocks * BYTES + half * 32;
@@ -77,8 +79,9 @@ void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t pan
         __m256 part = _mm256_setzero_ps();
         for (int64_t b = g * matrix.group_blocks; b < end; ++b) {
             const int64_t at = (row * blocks + b) * BLOCK;
-            const Sums sums = EIGHT ? block8(data + b * BYTES, rows.high + at, rows.low + at)
-                                    : block4(data + b * BYTES, rows.high + at, rows.low + at);
+            const Sums sums = KIND == INT8_INT8 ? block8_low(data + b * BYTES, rows.low + at)
+                              : EIGHT           ? block8(data + b * BYTES, rows.high + at, rows.low + at)
+                                                : block4(data + b * BYTES, rows.high + at, rows.low + at);
             const __m256i offset = _mm256_mullo_epi32(zeros, _mm256_set1_epi32(rows.sums[row * blocks + b]));
             const __m256i sum = _mm256_sub_epi32(_mm256_add_epi32(_mm256_slli_epi32(sums.high, 7), sums.low), offset);
             part = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(rows.scales[row * blocks + b]), part);
@@ -120,8 +123,36 @@ void quantize_blocks(const Rows& rows, int64_t row, int64_t start, int64_t end) 
     }
 }
 
+void quantize_row(const Rows& rows, int64_t row, double input_scale) {
+    constexpr float LARGEST = 127.0f, SMALLEST_SCALE = 1e-8f;
+    const float* x = rows.x + row * rows.width;
+    const int64_t n = rows.width, blocks = rows.blocks();
+    float largest = 0.0f, check = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+    for (int64_t i = 0; i < n; ++i) check += x[i] * 0.0f;  // a number that is none must not become one
+    const float wanted = input_scale > 0 ? static_cast<float>(input_scale) : largest / LARGEST;
+    const float scale = wanted > SMALLEST_SCALE ? wanted : SMALLEST_SCALE;
+    for (int64_t b = 0; b < blocks; ++b) {
+        int8_t* low = rows.low + (row * blocks + b) * BLOCK;
+        int32_t sum = 0;
+        for (int64_t i = 0; i < BLOCK; ++i) {
+            const float value = b * BLOCK + i < n ? x[b * BLOCK + i] / scale : 0.0f;
+            const float clipped = value > LARGEST ? LARGEST : value < -LARGEST ? -LARGEST : value;
+            const int32_t code = _mm_cvtss_si32(_mm_set_ss(clipped == clipped ? clipped : 0.0f));  // ties to even
+            low[i] = static_cast<int8_t>(code);
+            sum += code;
+        }
+        rows.sums[row * blocks + b] = sum;
+        rows.scales[row * blocks + b] = scale + check;
+    }
+}
+
 void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
-    const bool vnni = has_vnni(), eight = matrix.kind == INT8;
+    const bool vnni = has_vnni();
+    const auto half_product = matrix.kind == INT4   ? half_panel<INT4>
+                              : matrix.kind == INT8 ? half_panel<INT8>
+                                                    : half_panel<INT8_INT8>;
     for (int64_t o = start; o < end; o += OUTPUTS) {
         const int64_t width = end - o < OUTPUTS ? end - o : OUTPUTS;
         for (int64_t m = 0; m < rows.count;) {
@@ -131,7 +162,7 @@ void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, in
                 llm_run_vnni_panel(matrix, rows, m, count, o / OUTPUTS, out);
             } else {
                 for (int64_t half = 0; half < 2; ++half)
-                    (eight ? half_panel<true> : half_panel<false>)(matrix, rows, m, o / OUTPUTS, half, out + half * 8);
+                    half_product(matrix, rows, m, o / OUTPUTS, half, out + half * 8);
             }
             for (int64_t r = 0; r < count; ++r)
                 for (int64_t i = 0; i < width; ++i)
@@ -143,8 +174,3 @@ void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, in
 }
 
 }  // namespace llm_run
-
-// For tests: what machines without AVX-512 VNNI run.
-EXPORT void llm_run_allow_vnni(int allowed) { llm_run::vnni_allowed = allowed != 0; }
-
-EXPORT int llm_run_has_vnni() { return llm_run::has_vnni() ? 1 : 0; }

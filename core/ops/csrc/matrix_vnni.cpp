@@ -10,8 +10,9 @@ using llm_run::Rows;
 
 namespace {
 
-template <int M, bool EIGHT>
+template <int M, int64_t KIND>
 void panel_product(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
+    constexpr bool EIGHT = KIND != llm_run::INT4, HAS_HIGH = KIND != llm_run::INT8_INT8;
     constexpr int64_t BYTES = EIGHT ? 512 : 256, LANES16 = 16, INPUTS = 32;
     const int64_t blocks = (rows.width + INPUTS - 1) / INPUTS, group_blocks = matrix.group_blocks;
     const int64_t groups = (blocks + group_blocks - 1) / group_blocks;
@@ -37,7 +38,8 @@ void panel_product(const Matrix& matrix, const Rows& rows, int64_t row, int64_t 
             const uint8_t* block = data + b * BYTES;
 #pragma GCC unroll 8
             for (int q = 0; q < (EIGHT ? 8 : 4); ++q) {
-                _mm_prefetch(reinterpret_cast<const char*>(block + 2048 + q * 64), _MM_HINT_T0);
+                // One row of 8-bit codes is so little work that the CPU itself reads far enough ahead.
+                if (M > 1 || !EIGHT) _mm_prefetch(reinterpret_cast<const char*>(block + 6144 + q * 64), _MM_HINT_T0);
                 const __m512i both = _mm512_loadu_si512(block + q * 64);
                 const __m512i first = EIGHT ? both : _mm512_and_si512(both, half);
                 const __m512i second = EIGHT ? both : _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
@@ -48,7 +50,7 @@ void panel_product(const Matrix& matrix, const Rows& rows, int64_t row, int64_t 
                     int32_t h4, l4;
                     __builtin_memcpy(&h4, h, 4);
                     __builtin_memcpy(&l4, l, 4);
-                    above[m] = _mm512_dpbusd_epi32(above[m], first, _mm512_set1_epi32(h4));
+                    if (HAS_HIGH) above[m] = _mm512_dpbusd_epi32(above[m], first, _mm512_set1_epi32(h4));
                     below[m] = _mm512_dpbusd_epi32(below[m], first, _mm512_set1_epi32(l4));
                     if (!EIGHT) {
                         __builtin_memcpy(&h4, h + 16, 4);
@@ -72,19 +74,22 @@ void panel_product(const Matrix& matrix, const Rows& rows, int64_t row, int64_t 
     for (int m = 0; m < M; ++m) _mm512_storeu_ps(out + m * LANES16, total[m]);
 }
 
-template <bool EIGHT>
+template <int64_t KIND>
 void some_rows(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
     switch (count) {
-        case 1: return panel_product<1, EIGHT>(matrix, rows, row, panel, out);
-        case 2: return panel_product<2, EIGHT>(matrix, rows, row, panel, out);
-        case 3: return panel_product<3, EIGHT>(matrix, rows, row, panel, out);
-        default: return panel_product<4, EIGHT>(matrix, rows, row, panel, out);
+        case 1: return panel_product<1, KIND>(matrix, rows, row, panel, out);
+        case 2: return panel_product<2, KIND>(matrix, rows, row, panel, out);
+        case 3: return panel_product<3, KIND>(matrix, rows, row, panel, out);
+        default: return panel_product<4, KIND>(matrix, rows, row, panel, out);
     }
 }
 
 }  // namespace
 
 void llm_run_vnni_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
-    if (matrix.kind == llm_run::INT8) some_rows<true>(matrix, rows, row, count, panel, out);
-    else some_rows<false>(matrix, rows, row, count, panel, out);
+    switch (matrix.kind) {
+        case llm_run::INT8: return some_rows<llm_run::INT8>(matrix, rows, row, count, panel, out);
+        case llm_run::INT4: return some_rows<llm_run::INT4>(matrix, rows, row, count, panel, out);
+        default: return some_rows<llm_run::INT8_INT8>(matrix, rows, row, count, panel, out);
+    }
 }

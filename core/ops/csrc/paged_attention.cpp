@@ -30,116 +30,127 @@ struct HeadPages {
     }
 };
 
-// Tokens of one head lie pages apart, where no CPU looks ahead by itself.
+// Lanes of eight sums, each of which becomes one number.
+inline __m256 sums_of(const __m256* sum) {
+    const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(sum[0], sum[1]), _mm256_hadd_ps(sum[2], sum[3]));
+    const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(sum[4], sum[5]), _mm256_hadd_ps(sum[6], sum[7]));
+    return _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+// q . k of one head, still spread over lanes.
 template <typename T>
-inline void fetch(const T* p, int64_t stride, int64_t tokens, int64_t size) {
-    for (int64_t j = 0; j < tokens; ++j)
-        for (int64_t d = 0; d < size; d += 64 / static_cast<int64_t>(sizeof(T)))
-            _mm_prefetch(reinterpret_cast<const char*>(p + j * stride + d), _MM_HINT_T0);
-}
-
-template <int J, typename T>
-inline void scores_of(const float* q, const T* k, int64_t stride, int64_t size, float* scores) {
-    __m256 sum[J];
-    for (int j = 0; j < J; ++j) sum[j] = _mm256_setzero_ps();
+inline __m256 dot_lanes(const float* q, const T* k, int64_t size) {
+    __m256 sum = _mm256_setzero_ps();
     int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) {
-        const __m256 value = _mm256_loadu_ps(q + d);
-#pragma GCC unroll 4
-        for (int j = 0; j < J; ++j) sum[j] = _mm256_fmadd_ps(value, load8(k + j * stride + d), sum[j]);
-    }
-    for (int j = 0; j < J; ++j) {
-        scores[j] = sum_lanes(sum[j]);
-        for (int64_t i = d; i < size; ++i) scores[j] += q[i] * load1(k + j * stride + i);
-    }
+    for (; d + LANES <= size; d += LANES) sum = _mm256_fmadd_ps(_mm256_loadu_ps(q + d), load8(k + d), sum);
+    float rest = 0.0f;
+    for (; d < size; ++d) rest += q[d] * load1(k + d);
+    return size % LANES == 0 ? sum : _mm256_add_ps(sum, _mm256_setr_ps(rest, 0, 0, 0, 0, 0, 0, 0));
 }
 
-template <int J, typename T>
-inline void add_values(const float* weights, const T* v, int64_t stride, int64_t size, float* sums) {
-    int64_t d = 0;
-    for (; d + LANES <= size; d += LANES) {
-        __m256 sum = _mm256_loadu_ps(sums + d);
-#pragma GCC unroll 4
-        for (int j = 0; j < J; ++j) sum = _mm256_fmadd_ps(_mm256_set1_ps(weights[j]), load8(v + j * stride + d), sum);
-        _mm256_storeu_ps(sums + d, sum);
+// What a chunk of keys says to some heads. Keys and values are read in the order of memory, token by token with all these
+// heads: the CPU reads ahead of that by itself. Eight heads are the lanes of a register where their scores are concerned.
+template <typename T>
+class Chunk {
+  public:
+    Chunk(const Decoder& decoder, const int32_t* table, int64_t begin, int64_t end, int64_t first_kv_head, int64_t heads)
+        : decoder_(decoder), pages_(decoder.pages), table_(table), begin_(begin), end_(end), first_(first_kv_head), heads_(heads),
+          group_(decoder.heads / decoder.kv_heads), row_(round_up(heads, LANES)) {
+        thread_local Scratch scratch;
+        scores_ = scratch.take((end - begin) * row_);
     }
-    for (; d < size; ++d)
-        for (int j = 0; j < J; ++j) sums[d] += weights[j] * load1(v + j * stride + d);
-}
 
-// Replaces scores by exponentials; returns the largest score and their sum.
-void exponentials(float* scores, int64_t count, float* largest, float* sum) {
-    float top = -INFINITY;
-    for (int64_t j = 0; j < count; ++j) top = scores[j] > top ? scores[j] : top;
-    const __m256 shift = _mm256_set1_ps(top);
-    __m256 total = _mm256_setzero_ps();
-    int64_t j = 0;
-    for (; j + LANES <= count; j += LANES) {
-        const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_loadu_ps(scores + j), shift));
-        _mm256_storeu_ps(scores + j, e);
-        total = _mm256_add_ps(total, e);
+    void score(const void* keys, const float* q) {
+        const int64_t size = decoder_.head_dim;
+        each_token(keys, [&](int64_t j, const T* k) {
+            for (int64_t h = 0; h < row_; h += LANES) {
+                __m256 sum[LANES];
+                for (int64_t i = 0; i < LANES; ++i) sum[i] = _mm256_setzero_ps();
+                for (int64_t i = 0; i < LANES && h + i < heads_; ++i)
+                    sum[i] = dot_lanes(q + (h + i) * size, k + (h + i) / group_ * pages_.head_stride, size);
+                _mm256_storeu_ps(scores_ + j * row_ + h, sums_of(sum));
+            }
+        });
     }
-    if (j < count) {
-        const SomeLanes lanes(count - j);
-        const __m256 e = lanes.only(exp_lanes(_mm256_sub_ps(lanes.load(scores + j), shift)));
-        lanes.store(scores + j, e);
-        total = _mm256_add_ps(total, e);
+
+    // Replaces scores by exponentials; writes the largest score and their sum to each part.
+    void normalise(int64_t seen, float* parts, int64_t part_stride) {
+        const __m256 scale = _mm256_set1_ps(1.0f / std::sqrt(static_cast<float>(decoder_.head_dim)));
+        for (int64_t h = 0; h < row_; h += LANES) {
+            float slopes[LANES] = {}, tops[LANES], totals[LANES];
+            const int64_t here = heads_ - h < LANES ? heads_ - h : LANES;
+            const float* all_slopes = decoder_.slopes == nullptr ? nullptr : decoder_.slopes + first_ * group_ + h;
+            for (int64_t i = 0; all_slopes != nullptr && i < here; ++i) slopes[i] = all_slopes[i];
+            const __m256 slope = _mm256_loadu_ps(slopes);
+            __m256 top = _mm256_set1_ps(-INFINITY), total = _mm256_setzero_ps();
+            for (int64_t j = 0; j < end_ - begin_; ++j) {
+                float* at = scores_ + j * row_ + h;
+                const __m256 distance = _mm256_set1_ps(static_cast<float>(begin_ + j + 1 - seen));
+                const __m256 score = _mm256_fmadd_ps(slope, distance, _mm256_mul_ps(scale, _mm256_loadu_ps(at)));
+                _mm256_storeu_ps(at, score);
+                top = _mm256_max_ps(top, score);
+            }
+            for (int64_t j = 0; j < end_ - begin_; ++j) {
+                float* at = scores_ + j * row_ + h;
+                const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_loadu_ps(at), top));
+                _mm256_storeu_ps(at, e);
+                total = _mm256_add_ps(total, e);
+            }
+            _mm256_storeu_ps(tops, top);
+            _mm256_storeu_ps(totals, total);
+            for (int64_t i = 0; i < here; ++i) {
+                parts[(h + i) * part_stride] = tops[i];
+                parts[(h + i) * part_stride + 1] = totals[i];
+            }
+        }
     }
-    *largest = top;
-    *sum = sum_lanes(total);
-}
+
+    // Sums of values, after the first two numbers of each part.
+    void add_values(const void* values, float* parts, int64_t part_stride) {
+        const int64_t size = decoder_.head_dim;
+        for (int64_t h = 0; h < heads_; ++h)
+            for (int64_t d = 0; d < size; ++d) parts[h * part_stride + 2 + d] = 0.0f;
+        each_token(values, [&](int64_t j, const T* token) {
+            for (int64_t h = 0; h < heads_; ++h) {
+                const float weight = scores_[j * row_ + h];
+                const T* v = token + h / group_ * pages_.head_stride;
+                float* sum = parts + h * part_stride + 2;
+                const __m256 weights = _mm256_set1_ps(weight);
+                int64_t d = 0;
+                for (; d + LANES <= size; d += LANES)
+                    _mm256_storeu_ps(sum + d, _mm256_fmadd_ps(weights, load8(v + d), _mm256_loadu_ps(sum + d)));
+                for (; d < size; ++d) sum[d] += weight * load1(v + d);
+            }
+        });
+    }
+
+  private:
+    template <typename Body>
+    void each_token(const void* memory, Body body) const {
+        const HeadPages<const T> pages = {pages_, static_cast<const T*>(memory) + first_ * pages_.head_stride, table_};
+        for (int64_t j = begin_; j < end_;) {
+            const int64_t run = pages.run(j, end_);
+            const T* token = pages.at(j);
+            for (int64_t i = 0; i < run; ++i) body(j + i - begin_, token + i * pages_.token_stride);
+            j += run;
+        }
+    }
+
+    const Decoder& decoder_;
+    const Pages& pages_;
+    const int32_t* table_;
+    const int64_t begin_, end_, first_, heads_, group_, row_;
+    float* scores_;
+};
 
 template <typename T>
-void attend(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t head,
-            const float* q, float* parts, int64_t part_stride) {
-    const Pages& pages = decoder.pages;
-    const int64_t size = decoder.head_dim, group = decoder.heads / decoder.kv_heads;
+void attend(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t kv_head,
+            int64_t kv_heads, const float* q, float* parts, int64_t part_stride) {
     const int64_t begin = chunk * CHUNK, end = begin + CHUNK < seen ? begin + CHUNK : seen;
-    const HeadPages<const T> keys = {pages, static_cast<const T*>(layer.keys) + head * pages.head_stride, table};
-    const HeadPages<const T> values = {pages, static_cast<const T*>(layer.values) + head * pages.head_stride, table};
-    thread_local Scratch scratch;
-    float* scores = scratch.take(group * CHUNK);
-    for (int64_t j = begin; j < end;) {
-        const int64_t run = keys.run(j, end);
-        const T* k = keys.at(j);
-        int64_t i = 0;
-        for (; i + 4 <= run; i += 4) {
-            if (i + 8 <= run) fetch(k + (i + 4) * pages.token_stride, pages.token_stride, 4, size);
-            else if (j + run + 4 <= end) fetch(keys.at(j + run), pages.token_stride, 4, size);
-            for (int64_t g = 0; g < group; ++g)
-                scores_of<4>(q + g * size, k + i * pages.token_stride, pages.token_stride, size, scores + g * CHUNK + j - begin + i);
-        }
-        for (; i < run; ++i)
-            for (int64_t g = 0; g < group; ++g)
-                scores_of<1>(q + g * size, k + i * pages.token_stride, pages.token_stride, size, scores + g * CHUNK + j - begin + i);
-        j += run;
-    }
-    const float scale = 1.0f / std::sqrt(static_cast<float>(size));
-    for (int64_t g = 0; g < group; ++g) {
-        const float slope = decoder.slopes == nullptr ? 0.0f : decoder.slopes[head * group + g];
-        float* row = scores + g * CHUNK;
-        for (int64_t j = begin; j < end; ++j) row[j - begin] = row[j - begin] * scale + slope * static_cast<float>(j + 1 - seen);
-        float* part = parts + g * part_stride;
-        exponentials(row, end - begin, part, part + 1);
-        for (int64_t d = 0; d < size; ++d) part[2 + d] = 0.0f;
-    }
-    for (int64_t j = begin; j < end;) {
-        const int64_t run = values.run(j, end);
-        const T* v = values.at(j);
-        int64_t i = 0;
-        for (; i + 4 <= run; i += 4) {
-            if (i + 8 <= run) fetch(v + (i + 4) * pages.token_stride, pages.token_stride, 4, size);
-            else if (j + run + 4 <= end) fetch(values.at(j + run), pages.token_stride, 4, size);
-            for (int64_t g = 0; g < group; ++g)
-                add_values<4>(scores + g * CHUNK + j - begin + i, v + i * pages.token_stride, pages.token_stride, size,
-                              parts + g * part_stride + 2);
-        }
-        for (; i < run; ++i)
-            for (int64_t g = 0; g < group; ++g)
-                add_values<1>(scores + g * CHUNK + j - begin + i, v + i * pages.token_stride, pages.token_stride, size,
-                              parts + g * part_stride + 2);
-        j += run;
-    }
+    Chunk<T> part(decoder, table, begin, end, kv_head, kv_heads * (decoder.heads / decoder.kv_heads));
+    part.score(layer.keys, q);
+    part.normalise(seen, parts, part_stride);
+    part.add_values(layer.values, parts, part_stride);
 }
 
 template <typename T>
@@ -179,9 +190,10 @@ void gather_head(const Decoder& decoder, const Layer& layer, const int32_t* tabl
     copy(decoder, layer.values, table, length, head, v);
 }
 
-void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t head,
-                  const float* q, float* parts, int64_t part_stride) {
-    (decoder.pages.half ? attend<uint16_t> : attend<float>)(decoder, layer, table, seen, chunk, head, q, parts, part_stride);
+void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t kv_head,
+                  int64_t kv_heads, const float* q, float* parts, int64_t part_stride) {
+    const auto run = decoder.pages.half ? attend<uint16_t> : attend<float>;
+    run(decoder, layer, table, seen, chunk, kv_head, kv_heads, q, parts, part_stride);
 }
 
 void join_parts(const float* parts, int64_t chunks, int64_t head_dim, float* out) {

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from llm_run.core.ops import QuantizedWeight, dequantize, native
+from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear, native
 from llm_run.core.ops.matrix import float_matrix, integer_matrix, multiply, why_not_packed
 
 ROWS = (1, 2, 3, 4, 5, 7, 13, 33, 64)
@@ -19,9 +19,9 @@ def instructions(request: pytest.FixtureRequest, kernels: None) -> Iterator[None
     """Run the test with the instructions of this CPU, and with those that every supported one has."""
     if request.param and not native.kernel("has_vnni")():
         pytest.skip("this CPU has no AVX-512 VNNI")
-    native.kernel("allow_vnni")(int(request.param))
+    native.kernel("allow_avx512")(int(request.param))
     yield
-    native.kernel("allow_vnni")(1)
+    native.kernel("allow_avx512")(1)
 
 
 def quantized(bits: int, outputs: int, inputs: int, group_size: int, *, has_zeros: bool = False) -> QuantizedWeight:
@@ -47,8 +47,8 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize(("inputs", "outputs"), [(100, 37), (96, 64), (517, 300), (8, 1)])
-def test_float_matrices_of_odd_shapes_multiply_as_paddle_does(kernels, random, dtype, transposed, inputs, outputs):
+@pytest.mark.parametrize(("inputs", "outputs"), [(100, 37), (96, 64), (517, 300), (20, 4100), (8, 1)])
+def test_float_matrices_of_odd_shapes_multiply_as_paddle_does(instructions, random, dtype, transposed, inputs, outputs):
     weight = paddle.to_tensor(random(*((outputs, inputs) if transposed else (inputs, outputs)))).astype(dtype)
     bias_O = paddle.to_tensor(random(outputs))
     matrix = float_matrix(weight, bias_O, transposed=transposed)
@@ -90,6 +90,16 @@ def test_the_largest_codes_and_activations_do_not_overflow(instructions, bits):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("input_scale", [None, 0.02])
+def test_8_bit_activations_give_what_the_reference_gives(instructions, random, input_scale):
+    weight, bias_O = quantized(8, 37, 100, -1), paddle.to_tensor(random(37))
+    matrix = integer_matrix(weight, bias_O, rounds_inputs=True, input_scale=input_scale)
+    for rows in ROWS:
+        x_TI = paddle.to_tensor(random(rows, 100))
+        expected = int8_linear(x_TI, weight, bias_O, input_scale=input_scale).numpy()
+        assert relative(multiply(x_TI, matrix).numpy(), expected) < 1e-6, rows
+
+
 def test_a_row_of_activations_does_not_depend_on_its_neighbours(instructions, random: Callable[..., np.ndarray]):
     matrix, x_TI = integer_matrix(quantized(4, 48, 128, 32)), random(9, 128)
     together = multiply(paddle.to_tensor(x_TI), matrix).numpy()
@@ -114,6 +124,16 @@ def test_powers_of_two_of_a_row_keep_small_scales_exact(instructions):
     x_TI = np.ones([1, 64], np.float32)
     expected = x_TI @ dequantize(weight).numpy().T
     np.testing.assert_allclose(multiply(paddle.to_tensor(x_TI), integer_matrix(weight)).numpy(), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_huge_pages_hold_the_same_numbers(kernels, random, bits):
+    weight = paddle.to_tensor(random(1024, 2100))
+    matrix = float_matrix(weight) if bits is None else integer_matrix(quantized(bits, 2100, 1024, 32))
+    x_TI = paddle.to_tensor(random(1, 1024))
+    before = multiply(x_TI, matrix).numpy()
+    matrix.use_huge_pages()
+    assert np.array_equal(multiply(x_TI, matrix).numpy(), before)
 
 
 def test_what_cannot_be_packed_is_told():
