@@ -42,6 +42,8 @@ class EngineLimits:
     """Requests answered at once."""
     max_waiting: int = 256
     """Requests that may wait; one more is refused."""
+    int8_cache: bool = False
+    """Keys and values are rounded to 8 bits, which takes little more than a quarter of the memory of float32."""
 
 
 class Engine:
@@ -73,7 +75,7 @@ class Engine:
             self._pool, max_tokens=self.limits.step_tokens, max_running=self.limits.max_running,
             cuts_prompts=not is_prefix, shares=not is_prefix, drafter=drafter,
         )  # fmt: skip
-        self._runner = choose_runner(model, blocks, self.limits.block_tokens)
+        self._runner = choose_runner(model, blocks, self.limits.block_tokens, int8_cache=self.limits.int8_cache)
         self._changed = threading.Condition()
         self._arrived: deque[Sequence] = deque()
         self._thread: threading.Thread | None = None
@@ -82,6 +84,11 @@ class Engine:
         self._counts = StepCounts()
         self.is_draining = False
         """Whether no new requests are taken."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the engine has died of; ``None`` while it has not."""
+        return self._failure
 
     @property
     def is_alive(self) -> bool:
@@ -137,12 +144,17 @@ class Engine:
         return True
 
     def stop(self) -> None:
-        """End the thread; what is not finished fails."""
+        """End the thread, and let the other ranks of a split model go; what is not finished fails.
+
+        Raises:
+            DistributedError: one of them has gone since.
+        """
         with self._changed:
             self._stops = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
+        self._runner.close()
 
     def check(self) -> None:
         """Make sure that no block is lost; for an engine that is idle.
@@ -168,30 +180,35 @@ class Engine:
 
     def _take_in(self) -> bool:
         """Wait for work, take new requests in and let cancelled ones go; false when it is time to stop."""
-        with self._changed:
-            scheduler = self._scheduler
-            while not (self._stops or self._arrived or scheduler.waiting or scheduler.running):
-                self._changed.wait()
-            scheduler.waiting.extend(self._arrived)
-            self._arrived.clear()
+        scheduler = self._scheduler
+        while True:
+            with self._changed:
+                if self._changed.wait_for(self._is_wanted, self._runner.patience_s):
+                    scheduler.waiting.extend(self._arrived)
+                    self._arrived.clear()
+                    break
+            self._runner.rest()
         for sequence in [*scheduler.running, *scheduler.waiting]:
             if sequence.handle.is_cancelled:
                 scheduler.finish(sequence)
                 sequence.handle.fail(LlmRunError("the request was cancelled"))
         return not self._stops
 
+    def _is_wanted(self) -> bool:
+        """Whether there is something to compute, or the end has come."""
+        return bool(self._stops or self._arrived or self._scheduler.waiting or self._scheduler.running)
+
     def _step(self) -> None:
-        begin, before = time.perf_counter(), self._counts.new_tokens
+        self._counts.begin_step()
         works = self._scheduler.schedule()
         if not works:
             return
         computed = sum(work.num_tokens for work in works)
         is_decoding = all(work.start >= work.sequence.num_prompt for work in works)
-        for work, logits_RV in zip(works, self._runner.run(works), strict=True):
+        logits = self._runner.run(works)
+        self._counts.add_step(computed, is_decoding=is_decoding)
+        for work, logits_RV in zip(works, logits, strict=True):
             self._take(work, logits_RV)
-        self._counts.add_step(
-            time.perf_counter() - begin, computed, self._counts.new_tokens - before, is_decoding=is_decoding
-        )
 
     def _take(self, work: Work, logits_RV: np.ndarray) -> None:
         """Choose the next token of a sequence whose tokens are all computed, and more where its guesses were right."""
@@ -217,10 +234,11 @@ class Engine:
             return None
         sampler, spellable_V = sequence.sampler, self._spellable(logits_V)
         token = int(spellable_V.argmax()) if sampler.wants_argmax else sampler.pick(spellable_V.copy())
-        sequence.accept(token, logits_V)
-        self._counts.new_tokens += 1
+        event = sequence.accept(token, logits_V)
         if sequence.finish_reason is not None:
             self._scheduler.finish(sequence)
+        self._counts.add_token()
+        sequence.handle.put(event)  # last, so that who has it finds it in the figures
         return token
 
     def _spellable(self, logits_V: np.ndarray) -> np.ndarray:

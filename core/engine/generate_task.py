@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..data.progress import progress
 from ..data.records import BadRecords
 from ..errors import DataError
+from ..parallel.join import mesh_of
 from .output_file import OutputFile
 from .prompts import prompt_ids, read_prompts
 from .setup import load_text_format, load_text_model
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..causal_lm import CausalLM
+    from ..parallel.mesh import Mesh
     from ..run import Run
     from .prompts import PromptRecord
     from .request import Completion, Request
+    from .runner import BatchModel
     from .setup import TextFormat
 
 log = logging.getLogger("llm_run.engine")
+BEGINNING = "the first prompt without an answer"
 NOT_IN_ANSWERS = ("data_file", "output_file", "batch_size", "num_draft_tokens", "draft_model")
 """Decoding options that decide where answers come from and go to, but not what they say."""
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pdparams", ".gguf")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pdparams", ".pdiparams", ".gguf")
 
 
 def run(run: Run) -> int:
@@ -39,21 +43,44 @@ def run(run: Run) -> int:
         RefusedError: the tokenizer does not fit the model, or the output file belongs to another run.
         DataError: a record is malformed.
     """
-    if int(os.environ.get("PADDLE_TRAINER_ID", "0")) > 0:
-        return 0
     options = run.config.decoding
     assert options.data_file is not None, "core/config/check.py asks for it"
     bad = BadRecords("skip" if run.config.data.on_bad_record == "skip" else "error")
     records = read_prompts(Path(options.data_file), bad)
     text = load_text_format(run)
     prompts = _encode(records, text, bad, longest=min(run.config.data.src_length, run.model_config.max_positions - 1))
-    with OutputFile(Path(options.output_file), [record for record, _ in prompts], _origin(run, text)) as output:
-        summary = _Summary(bad, num_before=output.num_done)
-        left = prompts[output.num_done :]
-        if left:
-            _answer_all(run, load_text_model(run), text, [ids for _, ids in left], output, summary)
+    with mesh_of(run.config.launch) as mesh:
+        if not mesh.is_main:
+            return _help(run, text, [ids for _, ids in prompts], mesh)
+        with OutputFile(Path(options.output_file), [record for record, _ in prompts], _origin(run, text)) as output:
+            summary = _Summary(bad, num_before=output.num_done)
+            left = prompts[mesh.share(output.num_done, BEGINNING) :]
+            if left:
+                _answer_all(run, _load(run, mesh), text, [ids for _, ids in left], output, summary)
     for line in summary.lines(run):
         log.info(line)
+    return 0
+
+
+def _load(run: Run, mesh: Mesh) -> CausalLM | BatchModel:
+    if run.config.decoding.mode == "static":
+        from .static.exported import load_exported
+
+        return load_exported(run)
+    return load_text_model(run, mesh)
+
+
+def _help(run: Run, text: TextFormat, prompts: Sequence[list[int]], mesh: Mesh) -> int:
+    """Compute this rank's part of what rank 0 answers."""
+    left = prompts[mesh.share(None, BEGINNING) :]
+    if left:
+        model = load_text_model(run, mesh)
+        if text.settings.strategy == "beam_search":  # every rank searches: from equal logits they find the same
+            deque(_in_batches(run, model, text, _requests(text, left, 0)), maxlen=0)
+        else:
+            from .ranks import follow
+
+            follow(model)
     return 0
 
 
@@ -71,22 +98,34 @@ def _encode(
 
 
 def _answer_all(
-    run: Run, model: CausalLM, text: TextFormat, prompts: Sequence[list[int]], output: OutputFile, summary: _Summary
+    run: Run,
+    model: CausalLM | BatchModel,
+    text: TextFormat,
+    prompts: Sequence[list[int]],
+    output: OutputFile,
+    summary: _Summary,
 ) -> None:
-    from .request import Request
-
-    requests = [
-        Request(prompt=prompt, settings=text.settings, number=number)
-        for number, prompt in enumerate(prompts, start=output.num_done)
-    ]
-    answer = _search_all if text.settings.strategy == "beam_search" else _stream_all
+    requests = _requests(text, prompts, output.num_done)
+    if text.settings.strategy == "beam_search" or run.config.decoding.mode == "static":
+        answers = _in_batches(run, model, text, requests)
+    else:
+        answers = _stream_all(run, cast("CausalLM", model), text, requests, summary)
     start = time.perf_counter()
     with progress("generating", len(prompts), shown=not run.config.training.disable_tqdm) as advance:
-        for completion in answer(run, model, text, requests, summary):
+        for completion in answers:
             summary.add(completion, text.settings.max_new_tokens)
             output.write([(completion.text, completion.finish_reason)])
             advance(1)
     summary.seconds = time.perf_counter() - start
+
+
+def _requests(text: TextFormat, prompts: Sequence[list[int]], first: int) -> list[Request]:
+    from .request import Request
+
+    return [
+        Request(prompt=prompt, settings=text.settings, number=number)
+        for number, prompt in enumerate(prompts, start=first)
+    ]
 
 
 def _stream_all(
@@ -100,21 +139,26 @@ def _stream_all(
     options, times = run.config.decoding, AnswerTimes()
     drafter = make_drafter(options, model.config)
     lengths = [len(request.prompt) + request.room(model.config) for request in requests]
-    with running_engine(model, text.tokenizer, lengths, max_running=options.batch_size, drafter=drafter) as engine:
+    with running_engine(
+        model, text.tokenizer, lengths,
+        max_running=options.batch_size, drafter=drafter, int8_cache=options.cachekv_int8,
+    ) as engine:  # fmt: skip
         for completion, handle in answer_in_order(engine, requests):
             times.add(handle)
             yield completion
         summary.speed = list(times.lines(engine.stats(), peak_resident_bytes()))
 
 
-def _search_all(
-    run: Run, model: CausalLM, text: TextFormat, requests: Sequence[Request], summary: _Summary
+def _in_batches(
+    run: Run, model: CausalLM | BatchModel, text: TextFormat, requests: Sequence[Request]
 ) -> Iterator[Completion]:
-    from .beam import beam_search
+    from .decode import generate
 
     size = run.config.decoding.batch_size or 1
     for start in range(0, len(requests), size):
-        yield from beam_search(model, requests[start : start + size], tokenizer=text.tokenizer)
+        batch = requests[start : start + size]
+        prompts, numbers = [request.prompt for request in batch], [request.number for request in batch]
+        yield from generate(model, prompts, text.settings, tokenizer=text.tokenizer, numbers=numbers)
 
 
 def _origin(run: Run, text: TextFormat) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def running_engine(
     *,
     max_running: int | None = None,
     drafter: Drafter | None = None,
+    int8_cache: bool = False,
 ) -> Iterator[Engine]:
     """Start an engine for a known amount of work, and stop it.
 
@@ -40,12 +41,15 @@ def running_engine(
         lengths: of each prompt with its longest answer, in tokens.
         max_running: answered at once; by default as many as the cache holds.
         drafter: guesses tokens ahead.
+        int8_cache: keep keys and values in 8 bits.
     """
     at_once = max_running or DEFAULT.max_running
     block = DEFAULT.block_tokens
     rounded = sorted((-(-length // block) * block for length in lengths), reverse=True)
     needed = min(sum(rounded[:at_once]), max(DEFAULT.cache_tokens, rounded[0]))
-    limits = EngineLimits(cache_tokens=needed, max_running=at_once, max_waiting=WAITING_PER_RUNNING * at_once)
+    limits = EngineLimits(
+        cache_tokens=needed, max_running=at_once, max_waiting=WAITING_PER_RUNNING * at_once, int8_cache=int8_cache
+    )
     engine = Engine(model, tokenizer, limits, drafter=drafter)
     engine.start()
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import paddle
+
+from ..ops.from_array import from_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +15,23 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from ..registry.facts import ModelConfig
+
+
+class Store(Protocol):
+    """Where the keys and values of all tokens lie, each in a slot."""
+
+    num_slots: int
+
+    def extend(self, layer: int, written: Tensor, read: Tensor, k_SKD: Tensor, v_SKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values of a layer into their slots, and return those of other slots [T, K, D].
+
+        Args:
+            layer: index of the block.
+            written: int64 [S], where the new ones go.
+            read: int64 [T], what is read, the new ones included.
+            k_SKD: keys.
+            v_SKD: values; their heads may differ in size from the keys'.
+        """
 
 
 class PagedStore:
@@ -23,22 +42,30 @@ class PagedStore:
         self.num_slots = num_slots
         self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * config.num_layers
 
-    def buffers(self, layer: int, k_1SKD: Tensor, v_1SKD: Tensor) -> tuple[Tensor, Tensor]:
+    def buffers(self, layer: int, k_SKD: Tensor, v_SKD: Tensor) -> tuple[Tensor, Tensor]:
         """Return the buffers of a layer, which are made for the first keys and values."""
         found = self._buffers[layer]
         if found is None:
             found = (
-                paddle.zeros([self.num_slots, *k_1SKD.shape[2:]], dtype=k_1SKD.dtype),
-                paddle.zeros([self.num_slots, *v_1SKD.shape[2:]], dtype=v_1SKD.dtype),
+                paddle.zeros([self.num_slots, *k_SKD.shape[1:]], dtype=k_SKD.dtype),
+                paddle.zeros([self.num_slots, *v_SKD.shape[1:]], dtype=v_SKD.dtype),
             )
             self._buffers[layer] = found
         return found
+
+    def extend(self, layer: int, written: Tensor, read: Tensor, k_SKD: Tensor, v_SKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values as they are, and return those of all sequences (``Store``)."""
+        out = []
+        for buffer, new in zip(self.buffers(layer, k_SKD, v_SKD), (k_SKD, v_SKD), strict=True):
+            paddle.scatter_(buffer, written, new.contiguous())
+            out.append(paddle.index_select(buffer, read, axis=0))
+        return out[0], out[1]
 
 
 class StepCache:
     """What one forward pass over a packed row writes and reads (``Cache``)."""
 
-    def __init__(self, store: PagedStore, written: np.ndarray, read: np.ndarray, num_shared: int) -> None:
+    def __init__(self, store: Store, written: np.ndarray, read: np.ndarray, num_shared: int) -> None:
         """Plan the pass.
 
         Args:
@@ -48,7 +75,7 @@ class StepCache:
             num_shared: of each sequence's keys, those of a tuned prefix, which come first.
         """
         self.store, self._num_shared = store, num_shared
-        self.written, self.read = paddle.to_tensor(written), paddle.to_tensor(read)
+        self.written, self.read = from_array(written), from_array(read)
 
     @property
     def length(self) -> int:
@@ -66,14 +93,12 @@ class _StepLayerCache:
 
     def extend(self, k_1SKD: Tensor, v_1SKD: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values, and return those of all sequences [1, T, K, D]."""
-        out = []
-        for buffer, new in zip(self._step.store.buffers(self._index, k_1SKD, v_1SKD), (k_1SKD, v_1SKD), strict=True):
-            paddle.scatter_(buffer, self._step.written, new[0].contiguous())
-            out.append(paddle.index_select(buffer, self._step.read, axis=0).unsqueeze(0))
-        return out[0], out[1]
+        step = self._step
+        k_TKD, v_TKD = step.store.extend(self._index, step.written, step.read, k_1SKD[0], v_1SKD[0])
+        return k_TKD.unsqueeze(0), v_TKD.unsqueeze(0)
 
 
-def slots(blocks: Sequence[int], start: int, stop: int, block_tokens: int) -> np.ndarray:
+def slots(blocks: np.ndarray | Sequence[int], start: int, stop: int, block_tokens: int) -> np.ndarray:
     """Return where the tokens from ``start`` to ``stop`` of a sequence lie (int64)."""
     at = np.arange(start, stop)
     return np.asarray(blocks, dtype=np.int64)[at // block_tokens] * block_tokens + at % block_tokens

@@ -9,10 +9,15 @@ import numpy as np
 import paddle
 
 from ..adapters.switched import active_adapter
+from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
 from ..ops.ragged import RaggedItem, RaggedMask
-from .paged_cache import PagedStore, StepCache, slots
+from ..parallel.tensor.logits import whole_logits
+from .int8_cache import Int8Store
+from .paged_cache import PagedStore, StepCache, Store, slots
+from .pieces import Piece, make_piece
 from .runner import inference
+from .step_runner import StepRunner
 
 if TYPE_CHECKING:
     from ..adapters.prefix import Prefix
@@ -20,89 +25,86 @@ if TYPE_CHECKING:
     from .scheduler import Work
 
 
-class PagedRunner:
-    """Runs any family: the model itself over a packed row, with keys and values gathered from the blocks."""
+class PagedRunner(StepRunner):
+    """Runs any family: the model itself over a packed row, with keys and values gathered from the blocks.
 
-    def __init__(self, model: CausalLM, num_blocks: int, block_tokens: int) -> None:
+    Of a split model it runs the rank's part, and all ranks must compute the same pieces.
+    """
+
+    def __init__(self, model: CausalLM, num_blocks: int, block_tokens: int, *, int8_cache: bool = False) -> None:
         """Reserve the cache."""
         self._model = model
         self._block_tokens = block_tokens
         num_prefix = 0 if model.prefix is None else model.prefix.settings.num_tokens
-        self.store = PagedStore(model.config, num_blocks * block_tokens + num_prefix)
+        num_slots = num_blocks * block_tokens + num_prefix
+        self.store: Store = (Int8Store if int8_cache else PagedStore)(model.config, num_slots)
         self._prefix_slots = np.arange(num_blocks * block_tokens, self.store.num_slots)
         """Where the keys and values of a tuned prefix lie, which every sequence reads before its own."""
         if model.prefix is not None:
             self._write_prefix(model.prefix)
 
     def run(self, works: Several[Work]) -> list[np.ndarray]:
-        """Compute the tokens of each piece of work; those of one adapter together.
+        """Compute the tokens of each piece of work (``StepRunner.run``)."""
+        return self.compute([make_piece(work, self._model.config) for work in works])
+
+    def compute(self, pieces: Several[Piece]) -> list[np.ndarray]:
+        """Compute pieces of work; those of one adapter together.
 
         Returns:
             For each, float32 logits [rows, V] of its last ``num_results`` tokens.
         """
         found: dict[int, np.ndarray] = {}
-        for adapter in dict.fromkeys(work.sequence.request.adapter for work in works):
-            mine = [place for place, work in enumerate(works) if work.sequence.request.adapter == adapter]
+        for adapter in dict.fromkeys(piece.adapter for piece in pieces):
+            mine = [place for place, piece in enumerate(pieces) if piece.adapter == adapter]
             with active_adapter(adapter):
-                found.update(zip(mine, self._run([works[place] for place in mine]), strict=True))
-        return [found[place] for place in range(len(works))]
+                found.update(zip(mine, self._compute([pieces[place] for place in mine]), strict=True))
+        return [found[place] for place in range(len(pieces))]
 
-    def _run(self, works: Several[Work]) -> list[np.ndarray]:
-        ids = [np.array(work.new_ids, dtype=np.int64) for work in works]
-        positions = [self._positions(work) for work in works]
-        mask = RaggedMask(tuple(self._item(work) for work in works))
+    def _compute(self, pieces: Several[Piece]) -> list[np.ndarray]:
+        mask = RaggedMask(tuple(self._item(piece) for piece in pieces))
         cache = StepCache(
-            self.store, self._slots(works, new=True), self._slots(works, new=False), len(self._prefix_slots)
+            self.store, self._slots(pieces, new=True), self._slots(pieces, new=False), len(self._prefix_slots)
         )
         with inference(self._model):
             hidden_1SH = self._model(
-                paddle.to_tensor(np.concatenate(ids)[None]),
-                paddle.to_tensor(np.ascontiguousarray(np.concatenate(positions, axis=-1))),
+                from_array(np.concatenate([piece.ids_S for piece in pieces])[None]),
+                from_array(np.concatenate([piece.positions for piece in pieces], axis=-1)),
                 mask,
                 cache,
             )
-            return self._logits(hidden_1SH[0], works)
+            return self._logits(hidden_1SH[0], pieces)
 
     def _write_prefix(self, prefix: Prefix) -> None:
         with paddle.no_grad():
-            keys, values = prefix.keys_and_values()
+            keys, values = prefix.own_keys_and_values()
             cache = StepCache(self.store, self._prefix_slots, self._prefix_slots, 0)
             for index, (k_PKD, v_PKD) in enumerate(zip(keys, values, strict=True)):
                 cache.layer(index).extend(k_PKD.unsqueeze(0), v_PKD.unsqueeze(0))
 
-    def _item(self, work: Work) -> RaggedItem:
+    def _item(self, piece: Piece) -> RaggedItem:
         prefix_1T = None
-        if self._model.config.prefix_lm and work.size > 1:
-            prefix_1T = (paddle.arange(work.stop) < work.sequence.num_prompt).unsqueeze(0)
-        return RaggedItem(work.size, work.stop, AttentionMask(prefix_BT=prefix_1T))
+        if self._model.config.prefix_lm and piece.size > 1:
+            prefix_1T = (paddle.arange(piece.stop) < piece.num_prompt).unsqueeze(0)
+        return RaggedItem(piece.size, piece.stop, AttentionMask(prefix_BT=prefix_1T))
 
-    def _positions(self, work: Work) -> np.ndarray:
-        """Return the positions of the new tokens, [1, S] or [1, 2, S]."""
-        known_1T = np.array([work.sequence.tokens[: work.start] + work.new_ids], dtype=np.int64)
-        prefix_1T = np.arange(work.stop)[None] < work.sequence.num_prompt
-        config = self._model.config
-        segments_1T = np.ones_like(known_1T, dtype=np.int32)
-        found = config.positions(known_1T, segments_1T, prefix_1T if config.prefix_lm else None)
-        return found[..., work.start :]
-
-    def _slots(self, works: Several[Work], *, new: bool) -> np.ndarray:
+    def _slots(self, pieces: Several[Piece], *, new: bool) -> np.ndarray:
         places = []
-        for work in works:
+        for piece in pieces:
             if not new:
                 places.append(self._prefix_slots)
-            first = work.start if new else 0
-            places.append(slots(work.sequence.blocks, first, work.stop, self._block_tokens))
+            first = piece.start if new else 0
+            places.append(slots(piece.blocks, first, piece.stop, self._block_tokens))
         return np.concatenate(places)
 
-    def _logits(self, hidden_SH: paddle.Tensor, works: Several[Work]) -> list[np.ndarray]:
+    def _logits(self, hidden_SH: paddle.Tensor, pieces: Several[Piece]) -> list[np.ndarray]:
         rows: list[int] = []
         counts, end = [], 0
-        for work in works:
-            end += work.size
-            rows += range(end - work.num_results, end)
-            counts.append(work.num_results)
+        for piece in pieces:
+            end += piece.size
+            rows += range(end - piece.num_results, end)
+            counts.append(piece.num_results)
         if not rows:
-            return [np.zeros((0, 0), dtype=np.float32) for _ in works]
-        chosen_RH = paddle.index_select(hidden_SH, paddle.to_tensor(np.array(rows, dtype=np.int64)), axis=0)
-        logits_RV = self._model.head(chosen_RH).astype("float32").numpy()
+            return [np.zeros((0, 0), dtype=np.float32) for _ in pieces]
+        chosen_RH = paddle.index_select(hidden_SH, from_array(np.array(rows, dtype=np.int64)), axis=0)
+        logits_RV = whole_logits(self._model, chosen_RH).astype("float32").numpy()
         return np.split(logits_RV, np.cumsum(counts)[:-1])

@@ -53,8 +53,8 @@ class Sequence:
         self.blocks = []
         self.num_computed = self.num_remembered = 0
 
-    def accept(self, token: int, logits_V: np.ndarray) -> None:
-        """Go on with a token and tell the sender.
+    def accept(self, token: int, logits_V: np.ndarray) -> TokenEvent:
+        """Go on with a token and return what the sender is to be told.
 
         Args:
             token: chosen.
@@ -73,7 +73,7 @@ class Sequence:
             self.finish_reason = "length"
         count = self.request.num_logprobs
         logprob = None if count is None else self._logprob(logits_V, token, count)
-        self.handle.put(TokenEvent(self.request.number, token, text, self.finish_reason, logprob))
+        return TokenEvent(self.request.number, token, text, self.finish_reason, logprob)
 
     def tell_prompt(self, first: int, logits_SV: np.ndarray) -> None:
         """Take note of the logits after the tokens from ``first`` on: each tells of the token after it."""

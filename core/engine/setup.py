@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..causal_lm import CausalLM
     from ..data.chat import ChatTemplate
     from ..data.tokenizer import Tokenizer
+    from ..parallel.mesh import Mesh
     from ..run import Run
 
 
@@ -55,8 +56,10 @@ def load_text_format(run: Run) -> TextFormat:
     return TextFormat(tokenizer=tokenizer, template=template, settings=settings)
 
 
-def load_text_model(run: Run) -> CausalLM:
+def load_text_model(run: Run, mesh: Mesh | None = None) -> CausalLM:
     """Load the weights of ``--model_name_or_path``, or build ``--model_size`` with random ones, ready to generate.
+
+    Of several tensor-parallel ranks each loads its part.
 
     An adapter (``--lora_path``) is merged, so that it costs no time later; a prefix is set before all texts. A model
     that is quantized computes with its integers; another one is rounded where ``--quant_type`` asks for it.
@@ -73,8 +76,12 @@ def load_text_model(run: Run) -> CausalLM:
     from ..quant.start import round_at_start
 
     path = run.config.model.model_name_or_path
-    if path is None:
-        paddle.seed(run.config.training.seed)
+    paddle.seed(run.config.training.seed)
+    if mesh is not None and not mesh.is_alone:
+        from ..parallel.model_part import build_part
+
+        model = build_part(run.family, run.model_config, mesh, None if path is None else Path(path)).model
+    elif path is None:
         model = run.family.build_model(run.model_config)
     else:
         # An adapter is merged into floats.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import paddle
 
 from ..errors import Problem, RefusedError
+from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
 from .cache import ContiguousCache
 from .runner import inference
@@ -89,11 +89,11 @@ class DraftModel:
         ids_1T = np.array([ids], dtype=np.int64)
         prefix_1T = np.arange(len(ids))[None] < num_prompt if config.prefix_lm else None
         positions = config.positions(ids_1T, np.ones_like(ids_1T, dtype=np.int32), prefix_1T)[..., start:]
-        mask = AttentionMask(prefix_BT=None if prefix_1T is None else paddle.to_tensor(prefix_1T))
+        mask = AttentionMask(prefix_BT=None if prefix_1T is None else from_array(prefix_1T))
         with inference(self._model):
             hidden_1SH = self._model(
-                paddle.to_tensor(ids_1T[:, start:]),
-                paddle.to_tensor(np.ascontiguousarray(positions)),
+                from_array(ids_1T[:, start:]),
+                from_array(np.ascontiguousarray(positions)),
                 mask,
                 known.cache,
             )

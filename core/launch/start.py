@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
 
 from ..config.option import TRAINING
 from ..run import Run
@@ -70,11 +73,11 @@ def _launch(run: Run, world: World, words: Sequence[str]) -> int:
 
     require_paddle()
     launch = run.config.launch
-    output_dir = run.config.training.output_dir
-    assert output_dir is not None, "only training tasks run in several processes, and they need an output_dir"
-    log_dir = log_directory(output_dir, launch)
-    settings = environment.lacking(threads=launch.threads, processes=world.local_size, training=True)
-    return supervise(
+    is_training = run.config.task in TRAINING
+    output_dir = run.config.training.output_dir if is_training else None
+    log_dir = Path(mkdtemp(prefix="llm-run-")) if output_dir is None else log_directory(output_dir, launch)
+    settings = environment.lacking(threads=launch.threads, processes=world.local_size, training=is_training)
+    status = supervise(
         launcher_command(rank_command(words), launch, world, log_dir),
         launcher_environment(os.environ, launch, settings, log_dir),
         log_dir,
@@ -82,6 +85,9 @@ def _launch(run: Run, world: World, words: Sequence[str]) -> int:
         timeout_s=launch.dist_timeout,
         shows=launch.node_rank == 0,
     )
+    if output_dir is None and status in (0, *STOPPED):
+        shutil.rmtree(log_dir, ignore_errors=True)  # rank 0 has said it all; where a rank failed, its log is named
+    return status
 
 
 @contextlib.contextmanager

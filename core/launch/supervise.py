@@ -48,8 +48,8 @@ def supervise(
         shows: what the first of them says is printed here.
 
     Returns:
-        0; 143 or 130 where a signal stopped the run; the status of the rank that failed first otherwise. What failed,
-        and that rank's last words, are on standard error.
+        0 where all ranks say so; 143 or 130 where a signal stopped the run; the status of the rank that failed first
+        otherwise. What failed, and that rank's last words, are on standard error.
     """
     for path in log_dir.glob("rank.*.json"):
         path.unlink()
@@ -172,6 +172,8 @@ class Job:
         if failure is not None:
             return self._fail(failure)
         self._show(self._new_output())
+        if len(records) == self.processes and not any(record.status != 0 for record in records.values()):
+            return 0  # a server has done all that it should when a signal ends it
         stops = [record.status for record in records.values() if record.status in STOPPED]
         if stops or self.signals:
             return max(stops, default=128 + self.signals[0] if self.signals else 0)

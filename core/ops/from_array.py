@@ -13,8 +13,8 @@ def from_array(array: np.ndarray) -> paddle.Tensor:
     bytes for ever (an engine that decodes would grow by hundreds of megabytes an hour), as does every other way into
     ``Tensor.__init__``. A tensor that an operator made, filled afterwards, keeps nothing, and is no slower.
     """
-    if paddle.get_device() != "cpu":
+    if paddle.device.get_device() != "cpu":
         return paddle.to_tensor(array)
-    tensor = paddle.empty([0], dtype=array.dtype.name)
+    tensor = paddle.empty([0], dtype=array.dtype.name)  # type: ignore[arg-type]
     tensor.get_tensor().set(np.ascontiguousarray(array), paddle.CPUPlace())
     return tensor

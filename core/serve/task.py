@@ -8,18 +8,22 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engine.failures import EngineDeadError
 from ..errors import LlmRunError, Problem, RefusedError
+from ..parallel.join import mesh_of
 from .access import ApiKeys, allowed_hosts
 from .checks import check_serving, read_keys
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from ..parallel.mesh import Mesh
     from ..run import Run
     from .service import Service
 
@@ -28,6 +32,8 @@ _log = logging.getLogger("llm_run.serve")
 SPARE_THREADS = 16
 """Of the server, beside one for each stream: a probe of its health must not wait behind streams."""
 CHANNEL_TIMEOUT_S = 300
+LAST_WORDS_S = 1.0
+"""Time for clients to be told that the engine has died, before its process ends."""
 
 
 def run(run: Run) -> int:
@@ -40,7 +46,36 @@ def run(run: Run) -> int:
     if problems:
         raise RefusedError(*problems)
     _need_packages(run.config.serve.ui)
-    service = build_service(run)
+    with mesh_of(run.config.launch) as mesh:
+        if not mesh.is_main:
+            return _help(run, mesh)
+        service = build_service(run, mesh)
+        try:
+            _serve(run, service, is_alone=mesh.is_alone)
+        finally:
+            service.engine.stop()
+    return 0
+
+
+def _help(run: Run, mesh: Mesh) -> int:
+    """Compute this rank's part of what rank 0 answers; a signal is rank 0's to obey, which lets open answers end."""
+    from ..engine.ranks import follow
+    from ..engine.setup import load_text_model
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    model = load_text_model(run, mesh)
+    _add_adapters(run, model)
+    follow(model)
+    return 0
+
+
+def _serve(run: Run, service: Service, *, is_alone: bool) -> None:
+    """Listen until a signal comes, then let open answers end.
+
+    Raises:
+        LlmRunError: the engine has died, where other processes belong to it: they are to end as well.
+    """
     server = _listen(run, build_app(run, service))
     options = run.config.serve
     stop = threading.Event()
@@ -51,16 +86,24 @@ def run(run: Run) -> int:
     _log.info("serving %s at http://%s:%d/v1", ", ".join(service.names), options.host, options.port)
     with _page(run):
         while not stop.wait(0.2):
-            if not service.is_alive:
-                _log.error("the engine is dead: /health says 503; waiting to be restarted")
-                stop.wait()
+            if service.is_alive:
+                continue
+            if not is_alone:
+                time.sleep(LAST_WORDS_S)
+                raise service.engine.failure or EngineDeadError("the engine has ended")
+            _log.error("the engine is dead: /health says 503; waiting to be restarted")
+            stop.wait()
     _leave(service, options.drain_timeout)
     server.close()
-    return 0
 
 
-def build_service(run: Run) -> Service:
-    """Load model, tokenizer and adapters, and start the engine."""
+def build_service(run: Run, mesh: Mesh | None = None) -> Service:
+    """Load model, tokenizer and adapters, and start the engine.
+
+    Args:
+        run: of the task.
+        mesh: of several tensor-parallel ranks, of which this is the first; the others must ``follow``.
+    """
     from ..engine.engine import Engine, EngineLimits
     from ..engine.setup import load_text_format, load_text_model
     from ..engine.speculation import make_drafter
@@ -69,11 +112,11 @@ def build_service(run: Run) -> Service:
 
     options = run.config.serve
     text = load_text_format(run)
-    model = load_text_model(run)
+    model = load_text_model(run, mesh)
     adapters = _add_adapters(run, model)
     limits = EngineLimits(
         cache_tokens=options.cache_tokens, step_tokens=options.step_tokens, max_running=options.max_running,
-        max_waiting=options.max_queue,
+        max_waiting=options.max_queue, int8_cache=run.config.decoding.cachekv_int8,
     )  # fmt: skip
     drafter = make_drafter(run.config.decoding, model.config)
     engine = Engine(model, text.tokenizer, limits, drafter=drafter)
@@ -129,13 +172,12 @@ def _listen(run: Run, app: Flask) -> Any:
 
 
 def _leave(service: Service, drain_s: float) -> None:
-    """Let open answers end, then stop the engine."""
+    """Let open answers end."""
     if not service.is_alive:
         return
     _log.info("leaving: no new requests; open answers have %.0f s", drain_s)
     if not service.engine.drain(drain_s):
         _log.warning("some answers are cut off: they were told so")
-    service.engine.stop()
 
 
 @contextmanager

@@ -198,8 +198,8 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from llm_run.core.engine import fused_runner
 plain = fused_runner.choose_runner
-def choose(*arguments):
-    runner = plain(*arguments)
+def choose(*arguments, **named):
+    runner = plain(*arguments, **named)
     run = runner.run
     runner.run = lambda works: (time.sleep(0.05), run(works))[1]
     return runner

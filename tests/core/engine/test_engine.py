@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -16,9 +17,12 @@ from llm_run.core.adapters.prefix_settings import PrefixSettings
 from llm_run.core.engine.decode import generate
 from llm_run.core.engine.engine import Engine, EngineLimits
 from llm_run.core.engine.failures import EngineDeadError, QueueFullError
+from llm_run.core.engine.fused_runner import FusedRunner
 from llm_run.core.engine.request import Request
 from llm_run.core.engine.settings import SamplingSettings
+from llm_run.core.engine.step_runner import StepRunner
 from llm_run.core.errors import LlmRunError, RefusedError
+from llm_run.core.ops import native
 from llm_run.core.registry.manager import load_family
 
 FAMILIES = ["llama", "qwen", "chatglm", "bloom"]
@@ -80,17 +84,21 @@ def test_random_mixes_give_the_tokens_of_one_request_alone(name, models, mixes):
     assert models[name].config.prefix_lm or (outcome.preempted > 0 and outcome.found > 0)
 
 
-def test_a_tuned_prefix_is_seen_by_every_request(models):
-    for name in ("llama", "chatglm"):
-        model = models[name]
-        apply_prefix(model, PrefixSettings(num_tokens=5))
-        generator = np.random.default_rng(2)
-        asked = [Request(prompt=prompt, settings=settings()) for prompt in prompts(model.config, 5, generator)]
-        expected = [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
-        answers, _ = run(Engine(model, None, EngineLimits(cache_tokens=96, block_tokens=8, step_tokens=20)), asked)
-        model.prefix = None
-        assert answers == expected
-        assert answers != [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
+@pytest.mark.parametrize(("name", "size", "is_fused"), [
+    ("llama", 5, False), ("chatglm", 5, False), ("llama", 16, True), ("bloom", 8, True), ("qwen", 8, True),
+])  # fmt: skip
+def test_a_tuned_prefix_is_seen_by_every_request(name, size, is_fused, models):
+    model = models[name]
+    apply_prefix(model, PrefixSettings(num_tokens=size))
+    generator = np.random.default_rng(2)
+    asked = [Request(prompt=prompt, settings=settings()) for prompt in prompts(model.config, 5, generator)]
+    expected = [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
+    engine = Engine(model, None, EngineLimits(cache_tokens=96, block_tokens=8, step_tokens=20))
+    assert isinstance(engine._runner, FusedRunner) == (is_fused and native.library() is not None)
+    answers, _ = run(engine, asked)
+    model.prefix = None
+    assert answers == expected
+    assert answers != [generate(model, [request.prompt], request.settings)[0].ids for request in asked]
 
 
 def test_a_small_cache_preempts_and_a_shared_beginning_is_found_again(models):
@@ -179,6 +187,70 @@ def test_a_dead_engine_says_so_to_every_open_request(models, monkeypatch):
     assert not engine.is_alive
     with pytest.raises(EngineDeadError):
         engine.submit(Request(prompt=[5], settings=settings()))
+
+
+def test_who_has_the_last_token_finds_it_in_the_figures(models):
+    engine = Engine(models["llama"], None)
+    engine.start()
+    for number in range(1, 20):
+        handle = engine.submit(Request(prompt=[5, 6], settings=settings(max_new_tokens=3)))
+        seen = []
+        handle.notify(lambda handle=handle, seen=seen: seen.extend((event, engine.stats()) for event in handle.take()))
+        while len(seen) < 3:
+            time.sleep(0.001)
+        for place, (event, stats) in enumerate(seen, start=1):
+            counts = stats.counts
+            assert counts.steps == counts.new_tokens == 3 * (number - 1) + place
+            assert counts.answer_step_tokens == 2 * (number - 1) + place - 1
+            assert (stats.running == 0) == (event.finish_reason is not None)
+        assert stats.cache_usage == 0.0
+    counts = engine.stats().counts
+    assert counts.answer_step_seconds > 0 and counts.prompt_step_seconds > 0
+    engine.stop()
+
+
+class Impatient(StepRunner):
+    """A runner that wants to hear something all the time."""
+
+    patience_s = 0.005
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.rests = self.closed = 0
+
+    def run(self, works):
+        return self._inner.run(works)
+
+    def rest(self):
+        self.rests += 1
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_runner_hears_of_rest_while_there_is_nothing_to_do_and_of_the_end(models):
+    engine = Engine(models["llama"], None)
+    engine._runner = runner = Impatient(engine._runner)
+    engine.start()
+    while runner.rests < 5:
+        time.sleep(0.001)
+    handle = engine.submit(Request(prompt=[5, 6], settings=settings(max_new_tokens=3)))
+    assert len(list(handle)) == 3
+    before = runner.rests
+    while runner.rests < before + 2:
+        time.sleep(0.001)
+    engine.stop()
+    assert runner.closed == 1
+
+
+def test_an_engine_dies_where_its_runner_finds_nobody_while_it_rests(models):
+    engine = Engine(models["llama"], None)
+    engine._runner = runner = Impatient(engine._runner)
+    runner.rest = lambda: 1 / 0
+    engine.start()
+    while engine.failure is None:
+        time.sleep(0.001)
+    assert isinstance(engine.failure, ZeroDivisionError) and not engine.is_alive
 
 
 def test_penalties_and_biases_change_what_is_chosen(models):

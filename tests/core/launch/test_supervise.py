@@ -112,6 +112,12 @@ def test_a_signal_reaches_all_ranks_which_leave_at_the_same_step_however_long_on
     assert job.living == []
 
 
+def test_ranks_that_a_signal_lets_end_their_work_have_ended_well(tmp_path: Path) -> None:
+    job = ended("drain", tmp_path)
+    assert job.status == 0
+    assert job.told == [] and job.living == []
+
+
 def test_a_signal_before_all_ranks_can_save_stops_them_without_an_error(tmp_path: Path) -> None:
     job = ended("early signal", tmp_path)
     assert job.status == 143

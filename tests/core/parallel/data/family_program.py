@@ -38,6 +38,7 @@ LAYOUTS = {
     "tensor_parallel": ParallelPlan(mp=2),
     "sequence_parallel": ParallelPlan(mp=2, sequence_parallel=True),
     "pipeline_parallel": ParallelPlan(pp=2),
+    "sep_parallel": ParallelPlan(sep=2),
 }
 STEPS, BATCH = 2, 4
 # A bias that changes no output (that of the keys) has gradients of rounding errors: they must not count.

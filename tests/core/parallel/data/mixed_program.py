@@ -24,6 +24,11 @@ LAYOUTS = {
     "pp2 x sharding2 stage 1": ParallelPlan(pp=2, sharding=2, sharding_stage=1),
     "dp2 x pp2": ParallelPlan(dp=2, pp=2),
     "dp2 x tp2": ParallelPlan(dp=2, mp=2),
+    "sep4": ParallelPlan(sep=4),
+    "dp2 x sep2": ParallelPlan(dp=2, sep=2),
+    "sep2 x tp2 with sequence parallelism": ParallelPlan(sep=2, mp=2, sequence_parallel=True),
+    "pp2 x sep2": ParallelPlan(pp=2, sep=2),
+    "sep2 x sharding2 stage 3": ParallelPlan(sharding=2, sep=2, sharding_stage=3),
 }
 MODELS = {
     # Tied embeddings, which first and last stage share, and layers enough for eight pieces.

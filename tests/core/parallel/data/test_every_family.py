@@ -64,3 +64,8 @@ def test_ranks_that_share_matrices_and_rows_train_as_one_process(found: Found, n
 @every_family
 def test_stages_train_as_one_process(found: Found, name: str) -> None:
     check(found, name, "pipeline_parallel")
+
+
+@every_family
+def test_ranks_that_share_rows_train_as_one_process(found: Found, name: str) -> None:
+    check(found, name, "sep_parallel")

@@ -16,34 +16,6 @@ LIMIT = 600
 """Seconds: far more than it takes, also beside other tests."""
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("records")
-    for name, first, count in (("train", 0, 40), ("dev", 100, 11)):
-        lines = [
-            json.dumps({"src": f"{k} and {k}" * (k % 3 + 1), "tgt": f"make {2 * k}"})
-            for k in range(first, first + count)
-        ]
-        (folder / f"{name}.json").write_text("\n".join(lines))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer of bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE(vocab={one: number for number, one in enumerate(["</s>", *alphabet])}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["</s>"])
-    folder = tmp_path_factory.mktemp("tokenizer")
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-    return folder
-
-
 def trained(out: Path, records: Path, tokenizer: Path, *more: str) -> None:
     """Train."""
     options = {
@@ -100,7 +72,13 @@ def test_noise_and_the_best_model_of_pipeline_stages_are_those_of_one_process(
     assert states[0]["best_step"] == states[1]["best_step"]
 
 
-@pytest.mark.parametrize("cut", ["--tensor_parallel_degree 2 --sequence_parallel true", "--pipeline_parallel_degree 2"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "--tensor_parallel_degree 2 --sequence_parallel true", "--pipeline_parallel_degree 2",
+        "--sep_parallel_degree 2",
+    ],
+)  # fmt: skip
 def test_noise_packing_and_evaluation_of_ranks_that_have_parts_are_those_of_one_process(
     alone: Path, records: Path, tokenizer: Path, tmp_path: Path, cut: str
 ) -> None:

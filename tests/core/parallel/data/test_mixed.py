@@ -14,6 +14,7 @@ LIMIT = 600
 LAYOUTS = (
     "tp2 x pp2", "tp2 x pp2 with sequence parallelism", "pp4 interleaved", "tp2 x sharding2 stage 1",
     "tp2 x sharding2 stage 2", "tp2 x sharding2 stage 3", "pp2 x sharding2 stage 1", "dp2 x pp2", "dp2 x tp2",
+    "sep4", "dp2 x sep2", "sep2 x tp2 with sequence parallelism", "pp2 x sep2", "sep2 x sharding2 stage 3",
 )  # fmt: skip
 Found = list[dict[str, Any]]
 

@@ -65,10 +65,10 @@ def test_every_rank_writes_a_share_and_rank_0_alone_the_metrics(found: Found, fo
 
 def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(found: Found) -> None:
     for rank in found:
-        for layout in ("stage2", "tp2", "pp2"):
+        for layout in ("stage2", "tp2", "pp2", "sep2"):
             assert rank["poison"][layout] == {"status": 0, "updates": [1, 1, 2], "unchanged": True, "goes on": True}
         said = "step 2 (samples 4 to 7) is skipped: gradients are not finite: blocks.3.feed_forward.up_proj.weight"
-        assert rank["skipped"] == [said] * 3
+        assert rank["skipped"] == [said] * 4
 
 
 def test_a_disk_that_is_full_on_one_rank_is_tried_again_by_all(found: Found, folder: Path) -> None:

@@ -45,8 +45,9 @@ PLANS = {
     "stage3": ParallelPlan(sharding=2, sharding_stage=3),
     "tp2": ParallelPlan(mp=2, sequence_parallel=True),
     "pp2": ParallelPlan(pp=2, virtual_pp=2),
+    "sep2": ParallelPlan(sep=2),
 }
-CHAIN = ("one", "stage3", "tp2", "dp2", "pp2", "stage1", "tp2", "stage2", "pp2", "one")
+CHAIN = ("one", "stage3", "tp2", "dp2", "pp2", "stage1", "sep2", "stage2", "pp2", "one")
 """Layouts of step 1, 2, ...: each but the first goes on from the checkpoint of the one before."""
 FAMILY = load_family("llama")
 CONFIG = FAMILY.card.sizes["tiny-tied"]
@@ -222,7 +223,9 @@ def main(result: Path) -> None:
         meshes["one"] = Mesh()
         found: dict[str, Any] = {
             "chain": chain(meshes, folder / "chain"),
-            "poison": {name: poisoned(meshes[name], folder / f"poison {name}") for name in ("stage2", "tp2", "pp2")},
+            "poison": {
+                name: poisoned(meshes[name], folder / f"poison {name}") for name in ("stage2", "tp2", "pp2", "sep2")
+            },
         }
         found["skipped"] = [text for text in messages if "is skipped" in text]
         found |= evaluations(meshes)

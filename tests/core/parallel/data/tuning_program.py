@@ -16,11 +16,13 @@ from llm_run.core.config.training import TrainingOptions
 from llm_run.core.data.collate import collate
 from llm_run.core.data.packing import join
 from llm_run.core.data.sample import IGNORED, Sample
+from llm_run.core.parallel.collectives import all_reduce
 from llm_run.core.parallel.groups import GroupFactory
 from llm_run.core.parallel.join import _mesh, open_mesh
 from llm_run.core.parallel.mesh import Mesh
 from llm_run.core.parallel.ownership import share_out
 from llm_run.core.parallel.plan import ParallelPlan
+from llm_run.core.parallel.sep.model import share_rows
 from llm_run.core.parallel.sharding import hold
 from llm_run.core.parallel.tensor.build import build_random
 from llm_run.core.parallel.tensor.model import model_parts
@@ -29,6 +31,7 @@ from llm_run.core.trainer.agreement import Agreement
 from llm_run.core.trainer.evaluate import evaluate
 from llm_run.core.trainer.objective import NextToken, Objective
 from llm_run.core.trainer.optimizer import AdamW
+from llm_run.core.trainer.passes import WholeModel, final_hidden
 from llm_run.core.trainer.precision import Precision
 from llm_run.core.trainer.preference import Preference, frozen
 from llm_run.core.trainer.preference_loss import PreferenceLoss
@@ -37,6 +40,7 @@ from llm_run.core.trainer.step import MicroBatch, TrainStep
 
 LAYOUTS = {
     "dp2": ParallelPlan(dp=2), "stage3": ParallelPlan(sharding=2, sharding_stage=3), "tp2": ParallelPlan(mp=2),
+    "sep2": ParallelPlan(sep=2),
 }  # fmt: skip
 STEPS, BATCH = 2, 4
 OPTIONS = TrainingOptions(learning_rate=1e-3, adam_epsilon=1e-3)
@@ -71,7 +75,7 @@ def micro_batches(mesh: Mesh, step: int) -> list[MicroBatch]:
 def built(mesh: Mesh, seed: int) -> CausalLM:
     """Return this rank's part of a random model."""
     seed_all(seed)
-    return build_random(FAMILY, CONFIG, mesh)
+    return share_rows(build_random(FAMILY, CONFIG, mesh), mesh)
 
 
 def prepared(kind: str, mesh: Mesh) -> tuple[CausalLM, Objective]:
@@ -102,12 +106,14 @@ def prefixed(name: str, mesh: Mesh) -> dict[str, float]:
     family = load_family(name)
     config = family.card.sizes["tiny"]
     seed_all(3)
-    model = apply_prefix(build_random(family, config, mesh), PrefixSettings(num_tokens=3), seed=5)
+    model = apply_prefix(share_rows(build_random(family, config, mesh), mesh), PrefixSettings(num_tokens=3), seed=5)
     model.eval()
-    loss, _ = NextToken().loss_sum(model, collate([Pairs().sample(0)], config, 0))
+    batch = collate([Pairs().sample(0)], config, 0)
+    (loss_of,) = NextToken().losses(WholeModel(model), [batch], list)
+    loss, _ = loss_of(final_hidden(model, batch))
     loss.backward()
-    size = sum(float(parameter.grad.square().sum()) for parameter in model.prefix.parameters())
-    return {"loss": loss.item(), "gradient": size**0.5}
+    sums = [all_reduce(x, mesh.group("sep")) for x in (loss.detach(), *(p.grad for p in model.prefix.parameters()))]
+    return {"loss": sums[0].item(), "gradient": sum(float(x.square().sum()) for x in sums[1:]) ** 0.5}
 
 
 def main(result: Path) -> None:
@@ -120,9 +126,8 @@ def main(result: Path) -> None:
             kind: {name: trained(kind, where) for name, where in meshes.items()}
             for kind in ("sigmoid", "kto_pair", "prefix")
         }
-        found["families"] = {
-            name: [prefixed(name, where) for where in (meshes["alone"], meshes["tp2"])] for name in installed().families
-        }
+        split = [meshes[name] for name in ("alone", "tp2", "sep2")]
+        found["families"] = {name: [prefixed(name, where) for where in split] for name in installed().families}
         mesh.meet("the end")
     result.write_text(json.dumps(found))
 
