@@ -40,6 +40,7 @@ SMALL = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "logging_steps": 10, "eval_steps": 100,
     "evaluation_strategy": "no", "save_strategy": "no", "disable_tqdm": True,
 }  # fmt: skip
+SAVED_AT_THE_END = {"save_strategy": "steps", "save_steps": 1_000_000}
 
 
 def write_tokenizers(folder: Path) -> None:
@@ -93,7 +94,7 @@ def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:
     path.write_text("\n".join(map(json.dumps, records)) + "\n", encoding="utf-8")
 
 
-def life(tokenizer: Path, data: Path) -> dict[str, dict[str, Any]]:
+def life(tokenizer: Path, data: Path, *, sft_steps: int) -> dict[str, dict[str, Any]]:
     """Return the tasks of a model's life in their order, each with what its configuration needs to be told."""
     records = {"dataset_name_or_path": data / "records", **LENGTHS}
     tuned = {"model_name_or_path": "out/sft", **records}
@@ -101,14 +102,16 @@ def life(tokenizer: Path, data: Path) -> dict[str, dict[str, Any]]:
     return {
         "data": {"tokenizer_name_or_path": tokenizer, "input_path": data / "corpus.jsonl", "disable_tqdm": True},
         "pretrain": {"model_size": "tiny", "tokenizer_name_or_path": tokenizer, "max_length": 64, **SMALL},
-        "sft": {"model_name_or_path": "out/pretrain", **records, **SMALL},
+        "sft": {"model_name_or_path": "out/pretrain", **records, **SMALL, **SAVED_AT_THE_END},
         "lora": {**tuned, **SMALL},
         "prefix_tuning": {**tuned, **SMALL},
         "dpo": {**tuned, **SMALL, "dataset_name_or_path": data / "pairs"},
         "merge_lora": {"model_name_or_path": "out/sft"},
+        "merge_shards": {"model_name_or_path": f"out/sft/checkpoint-{sft_steps}"},
         "evaluate": {"model_name_or_path": "out/merged", **records, "disable_tqdm": True},
         "generate": {"model_name_or_path": "out/merged", "src_length": 32, **asked},
         "convert": {"model_name_or_path": "out/merged", "output_path": "out/converted"},
+        "export": {"model_name_or_path": "out/merged"},
         "ptq": {"model_name_or_path": "out/merged", **records, "disable_tqdm": True},
         "gptq": {"model_name_or_path": "out/merged", **records, "gptq_step": 2, "disable_tqdm": True},
     }
@@ -146,6 +149,12 @@ def result(task: str, folder: Path) -> str:
     if task == "merge_lora":
         report = json.loads((folder / "out" / "merged" / "report.json").read_text())
         return f"logits differ by {report['adapter']['max_logit_difference']:.0e}"
+    if task == "export":
+        report = json.loads((folder / "out" / "exported" / "report.json").read_text())
+        return f"logits differ by {report['export']['max_logit_difference']:.0e}"
+    if task == "merge_shards":
+        report = json.loads((folder / "out" / "whole" / "report.json").read_text())
+        return f"{report['round_trip']['tensors']} tensors, equal to the bit"
     if task == "evaluate":
         found = json.loads((folder / "out" / "evaluation" / "evaluation.json").read_text())["results"]["records"]
         return f"perplexity {found['ppl']:.2f}, token accuracy {found['accuracy']:.0%}"
@@ -193,7 +202,7 @@ def main() -> None:
         for family in families:
             folder = work / family
             folder.mkdir()
-            for task, told in life(work / "tokenizer", work / "data").items():
+            for task, told in life(work / "tokenizer", work / "data", sft_steps=STEPS["sft"]["max_steps"]).items():
                 seconds, memory = run(family, task, told | STEPS.get(task, {}), folder)
                 brought = result(task, folder)
                 figures.setdefault(family, {})[task] = seconds, memory, brought

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .config.check import check_config
 from .config.option import DECODING, QUANTIZING, RECORDS, TRAINING
+from .engine.static.manifest import taken_positions
 from .errors import LlmRunError, Problem, RefusedError
 from .launch.world import find_world
 from .parallel.degrees import fill_plan, plan_notes
@@ -164,6 +165,8 @@ def _prefix_positions(config: RunConfig, model: ModelConfig) -> int:
 
     if config.task == "prefix_tuning":
         return PrefixSettings.from_options(config.adapter, model).num_positions(model)
+    if config.decoding.mode == "static":
+        return taken_positions(config.model.model_name_or_path)
     path = config.adapter.prefix_path
     return 0 if path is None else read_prefix_settings(Path(path), model).num_positions(model)
 

@@ -15,6 +15,7 @@ TASKS = {
     "sft": ".trainer.tasks:run_sft",
     "lora": ".trainer.tasks:run_lora",
     "merge_lora": ".adapters.merge_task:run",
+    "merge_shards": ".convert.merge_task:run",
     "prefix_tuning": ".trainer.tasks:run_prefix_tuning",
     "dpo": ".trainer.tasks:run_dpo",
     "evaluate": ".evaluation.task:run",
@@ -22,6 +23,7 @@ TASKS = {
     "chat": ".engine.chat_task:run",
     "serve": ".serve.task:run",
     "convert": ".convert.task:run",
+    "export": ".engine.static.task:run",
     "ptq": ".quant.task:run",
     "gptq": ".quant.task:run",
 }

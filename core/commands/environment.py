@@ -13,7 +13,7 @@ from ..launch import environment
 from ..launch.framework import choose_device
 from ..ops.select import choices
 from .families import describe_families
-from .plan import gigabytes
+from .plan_text import gigabytes
 from .table import aligned, wrapped
 from .versions import versions
 

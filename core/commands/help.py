@@ -21,6 +21,7 @@ ABOUT = {
     "sft": "fine-tune a model on instructions or conversations",
     "lora": "fine-tune a small adapter on instructions; the model stays as it is",
     "merge_lora": "add an adapter to its model and write the result as a model directory",
+    "merge_shards": "join what the ranks of a training run have saved, and write it as a model directory",
     "prefix_tuning": "train keys and values that stand before every text, beside a frozen model",
     "dpo": "tune a model on pairs of answers of which one is the better (DPO and its kin)",
     "evaluate": "measure a model by token files, text, records or benchmarks",
@@ -28,6 +29,7 @@ ABOUT = {
     "chat": "talk with a model in the terminal",
     "serve": "answer OpenAI's API over HTTP, with a chat page beside it where wanted",
     "convert": "write any readable weights as a Hugging Face model directory, or as a GGUF file",
+    "export": "write a model as one graph that Paddle's inference library runs without its Python code",
     "ptq": "round a model's weights, and activations where asked, to 8 or 4 bits",
     "gptq": "round a model's weights to 4 or 8 bits, errors made good by the weights that are left",
 }
@@ -64,6 +66,10 @@ EXAMPLES = {
     "merge_lora": (
         "llm-run --task merge_lora --model_name_or_path ./model --lora_path adapter --output_path ./merged",
     ),
+    "merge_shards": (
+        "llm-run --task merge_shards --model_name_or_path out/checkpoint-1000 --output_path ./model",
+        "llm-run --task merge_shards --model_name_or_path ./paddlenlp-checkpoint --output_path ./model",
+    ),
     "prefix_tuning": (
         "llm-run --task prefix_tuning --model_name_or_path ./model --dataset_name_or_path ./data \\\n"
         "      --output_dir prefix --num_prefix_tokens 32 --learning_rate 3e-2",
@@ -92,6 +98,10 @@ EXAMPLES = {
         "llm-run --task convert --model_name_or_path model.gguf --output_path ./model",
         "llm-run --task convert --model_name_or_path ./model --output_path model.gguf --save_dtype q8_0",
     ),
+    "export": (
+        "llm-run --task export --model_name_or_path ./model --output_path ./exported",
+        "llm-run --task chat --model_name_or_path ./exported --mode static",
+    ),
     "ptq": (
         "llm-run --task ptq --model_name_or_path ./model --dataset_name_or_path ./data --output_dir model-w8a8 \\\n"
         "      --shift --smooth --smooth_all_linears",
@@ -115,7 +125,8 @@ ABOUT_COMMANDS = {
     "A name also stands where --config takes a file: llm-run --config llama/sft --model_name_or_path ./model",
     "plan": "usage: llm-run plan --task TASK [the same arguments as a run] [--format table|json]\n\n"
     "Print what the run would need: parameters, peak memory by part, steps, tokens, and an estimate of the time,\n"
-    "for which it measures this machine for a second. Nothing is written, and no weights are loaded.",
+    "for which it measures this machine for a second; of several processes also what each would hold and send.\n"
+    "Nothing is written, and no weights are loaded.",
     "env": "usage: llm-run env [--format table|json]\n\n"
     "Print versions, devices, threads, the environment of a run and who set it, and the kernels chosen.",
 }

@@ -93,7 +93,9 @@ def _table(columns: list[Column], *, single: bool) -> list[str]:
     for number, reason in enumerate(reasons, 1):
         lines += wrapped(reason, first=f"{number:>3} ")
     later = ", ".join(feature.name for feature in FEATURES if feature.name in NOT_IN_THIS_VERSION)
-    lines += ["", *wrapped(later, first="❌ not in this version: ", then="  "), ""]
+    if later:
+        lines += ["", *wrapped(later, first="❌ not in this version: ", then="  ")]
+    lines.append("")
     for column in columns:
         lines += wrapped(", ".join(column.rows), first=f"{column.title}: ", then="  ")
     return lines + (_proofs(columns) if single else ["", "Tests behind each ✅: llm-run matrix --family FAMILY"])

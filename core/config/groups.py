@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .option import ANSWERING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, TRAINING, option
+from .option import ANSWERING, ASKING, DECODING, NOISY, QUANTIZING, RECORDS, SHARING, TRAINING, option
 
-MODEL_TASKS = (*TRAINING, *ASKING, *QUANTIZING, "convert", "merge_lora")
+MERGING = ("convert", "merge_lora", "merge_shards")
+"""Tasks that read weights and write them as a model directory."""
+MODEL_TASKS = (*TRAINING, *ASKING, *QUANTIZING, *MERGING, "export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class ModelOptions:
     chat_template: str | None = option(
         None,
         "file or directory of a chat template; `none` turns it off; default: the model directory's, then the family's",
-        tasks=(*RECORDS, *ASKING, *QUANTIZING),
+        tasks=(*RECORDS, *ASKING, *QUANTIZING, "export"),
     )
     continue_training: bool = option(
         False,
@@ -130,16 +132,16 @@ class LaunchOptions:
     threads: int | None = option(
         None, "CPU threads; default: the cores of this machine divided by its processes", tasks=MODEL_TASKS
     )
-    nproc_per_node: int = option(1, "processes on this machine", tasks=TRAINING)
+    nproc_per_node: int = option(1, "processes on this machine", tasks=SHARING)
     devices: str | None = option(
         None, "GPUs to use, as 0,1,2,3: one process each", tasks=MODEL_TASKS, aliases=("gpus",)
     )
-    nnodes: int = option(1, "machines", tasks=TRAINING)
+    nnodes: int = option(1, "machines", tasks=SHARING)
     master: str | None = option(
-        None, "host:port of the first machine, the same for all; the next port is used as well", tasks=TRAINING
+        None, "host:port of the first machine, the same for all; the next port is used as well", tasks=SHARING
     )
-    node_rank: int = option(0, "number of this machine, from 0", tasks=TRAINING)
-    tensor_parallel_degree: int = option(-1, "ranks that share each matrix; -1 is 1", tasks=TRAINING)
+    node_rank: int = option(0, "number of this machine, from 0", tasks=SHARING)
+    tensor_parallel_degree: int = option(-1, "ranks that share each matrix; -1 is 1", tasks=SHARING)
     pipeline_parallel_degree: int = option(-1, "stages the layers are cut into; -1 is 1", tasks=TRAINING)
     sep_parallel_degree: int = option(-1, "ranks that share each sequence; -1 is 1", tasks=TRAINING)
     sharding_parallel_degree: int = option(
@@ -157,7 +159,7 @@ class LaunchOptions:
         tasks=TRAINING, choices=("pp_first", "sharding_first"),
     )  # fmt: skip
     dist_timeout: float = option(
-        600.0, "seconds that a process waits for another one, before the run ends and names it", tasks=TRAINING
+        600.0, "seconds that a process waits for another one, before the run ends and names it", tasks=SHARING
     )
 
 
@@ -172,8 +174,12 @@ class DecodingOptions:
     output_file: str = option(
         "output.jsonl", "JSONL with src, tgt and output, in the order of data_file", tasks=("generate",)
     )
+    mode: str = option(
+        "dynamic", "what computes: the model, or (static) the graph that --task export has made of it",
+        tasks=DECODING, choices=("dynamic", "static"),
+    )  # fmt: skip
     batch_size: int | None = option(
-        None, "prompts that are answered at once; default: as many as fit, one at a time in beam_search",
+        None, "prompts that are answered at once; default: as many as fit, one in beam_search and in static mode",
         tasks=("generate",),
     )  # fmt: skip
     num_draft_tokens: int = option(
@@ -183,6 +189,10 @@ class DecodingOptions:
     draft_model: str | None = option(
         None, "smaller model of the same vocabulary that guesses; default: guess that earlier text repeats",
         tasks=("generate", "chat", "serve"),
+    )  # fmt: skip
+    cachekv_int8: bool = option(
+        False, "keep keys and values in 8 bits, in little more than a quarter of the memory; answers change a little, "
+        "and each step is slower on a CPU", tasks=("generate", "chat", "serve"),
     )  # fmt: skip
     max_new_tokens: int = option(256, "longest answer in tokens", tasks=(*ANSWERING, *NOISY))
     min_new_tokens: int = option(0, "shortest answer in tokens: no stop token before", tasks=DECODING)
@@ -208,15 +218,14 @@ class ConvertOptions:
     """Model files in, model files out."""
 
     output_path: str | None = option(
-        None, "folder for the Hugging Face model directory that is made; convert writes a GGUF file where it ends so",
-        tasks=("convert", "merge_lora"), aliases=("merge_model_path",),
+        None, "folder for the directory that is made; convert writes a GGUF file where it ends so",
+        tasks=(*MERGING, "export"), aliases=("merge_model_path",),
     )  # fmt: skip
     save_dtype: str = option(
         "keep",
         "dtype of the written weights; in ptq and gptq, of those that stay as they are; q8_0 and q4_0 are for GGUF",
-        tasks=("convert", "merge_lora", *QUANTIZING),
+        tasks=(*MERGING, *QUANTIZING),
         choices=("keep", "float32", "bfloat16", "float16", "q8_0", "q4_0"),
     )
-    max_shard_size: float = option(
-        5.0, "largest weight file in GB", tasks=("convert", "merge_lora", *TRAINING, *QUANTIZING)
-    )
+    max_shard_size: float = option(5.0, "largest weight file in GB", tasks=(*MERGING, *TRAINING, *QUANTIZING))
+    model_prefix: str = option("model", "name of the exported graph's two files, without suffix", tasks=("export",))

@@ -17,6 +17,8 @@ ANSWERING = (*DECODING, "evaluate")
 """Tasks whose options say how long answers are."""
 ASKING = (*ANSWERING, "serve")
 """Tasks that load a model to ask it something."""
+SHARING = (*TRAINING, "generate", "serve")
+"""Tasks that may share a model's matrices between processes."""
 QUANTIZING = ("ptq", "gptq")
 ALL = ("*",)
 """Read whatever the task is."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..config.option import TRAINING
+from ..config.option import DECODING, SHARING, TRAINING
 from ..errors import PluginError, Problem
 from ..parallel.degrees import Shape, check_plan, fill_plan
-from ..parallel.limits import check_limits
+from ..parallel.limits import check_limits, check_sharing
 from ..quant.settings import asked_quantization
 from .facts import ModelConfig, Support
 from .features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION, Feature
@@ -37,6 +37,7 @@ INSTEAD = {
     "--fp16": "false, which computes in float32",
     "--decode_strategy": "sampling or greedy_search",
     "--quant_type": "another one, or leave it out",
+    "--cachekv_int8": "false",
 }
 """What to use where an option asks for a feature that the variant lacks; of degrees, the neutral one."""
 Row = dict[str, Support]
@@ -85,14 +86,14 @@ def check(family: Family, model: ModelConfig, config: RunConfig, world: World) -
     ]
     if {problem.key for problem in problems} & DEGREES.keys():
         return problems
-    if world.size > 1 and config.task not in TRAINING:
+    if world.size > 1 and config.task not in SHARING:
         key, value = world.asked_by
         reason = f"is not for --task {config.task}, which runs in one process"
         return [*problems, Problem(key, value, reason, f"Use {DEGREES[key]}.")]
-    if config.task not in TRAINING:
+    if config.task not in SHARING:
         return problems
-    shape = Shape.of(model, config)
-    return [*problems, *check_limits(plan, config), *check_plan(plan, world.size, world.asked_by, shape)]
+    limits = check_limits(plan, config) if config.task in TRAINING else check_sharing(plan, config, world)
+    return [*problems, *limits, *check_plan(plan, world.size, world.asked_by, Shape.of(model, config))]
 
 
 def _cell(family: Family, feature: Feature, declared: Support | None) -> Support:
@@ -115,12 +116,17 @@ def _refusal(feature: str, key: str, value: str, support: Support) -> Problem:
     return Problem(key, value, f"asks for {feature}, {because}", f"Use {(DEGREES | INSTEAD)[key]}.")
 
 
+def _sharing_feature(task: str) -> str:
+    """Return what it takes to share matrices between ranks."""
+    return "tensor_parallel" if task in TRAINING else "tensor_parallel_serving"
+
+
 def _asked(config: RunConfig, plan: ParallelPlan, world: World) -> list[tuple[str, str, str]]:
     """Return the features that a request needs, with the option and value that ask for each."""
     launch, training = config.launch, config.training
     asked = [(config.task, "--task", f"'{config.task}'")]
     for feature, key, degree in (
-        ("tensor_parallel", "--tensor_parallel_degree", plan.mp),
+        (_sharing_feature(config.task), "--tensor_parallel_degree", plan.mp),
         ("pipeline_parallel", "--pipeline_parallel_degree", plan.pp),
         ("sep_parallel", "--sep_parallel_degree", plan.sep),
     ):
@@ -137,6 +143,8 @@ def _asked(config: RunConfig, plan: ParallelPlan, world: World) -> list[tuple[st
             asked.append((feature, key, "true"))
     if config.task == "generate" and config.decoding.decode_strategy == "beam_search":
         asked.append(("beam_search", "--decode_strategy", "beam_search"))
+    if config.task in (*DECODING, "serve") and config.decoding.cachekv_int8:
+        asked.append(("cachekv_int8", "--cachekv_int8", "true"))
     quantization = asked_quantization(config)
     if quantization:
         asked.append((quantization, "--quant_type", str(config.quant.quant_type)))

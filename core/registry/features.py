@@ -34,10 +34,12 @@ FEATURES = (
     Feature("batched_decoding", "decoding", "batched"),
     Feature("beam_search", "decoding", "beams"),
     Feature("streaming", "decoding", "streaming"),
+    Feature("tensor_parallel_serving", "decoding", "tp", "llm_run_sharding_map"),
     Feature("paged_cache", "decoding", "paged KV"),
     Feature("float32", "precision", "float32"),
     Feature("bfloat16", "precision", "bfloat16"),
     Feature("float16", "precision", "float16"),
+    Feature("gpu_kernels", "precision", "GPU ops"),
     Feature("data_parallel", "parallel", "dp"),
     Feature("sharding_stage1", "parallel", "stage1"),
     Feature("sharding_stage2", "parallel", "stage2"),
@@ -49,6 +51,7 @@ FEATURES = (
     Feature("weight_only_int8", "quantization", "WINT8", "llm_run_quantizable_layers"),
     Feature("weight_only_int4", "quantization", "WINT4", "llm_run_quantizable_layers"),
     Feature("a8w8", "quantization", "A8W8", "llm_run_quantizable_layers"),
+    Feature("cachekv_int8", "quantization", "int8 KV"),
 )
 BY_NAME = {feature.name: feature for feature in FEATURES}
 
@@ -56,15 +59,10 @@ GROUP_TITLES: dict[Group, str] = {
     "task": "Tasks (--task)",
     "layout": "Weights that are read",
     "decoding": "Decoding",
-    "precision": "Training precision (16-bit needs a GPU)",
+    "precision": "Training precision (16-bit needs a GPU), fused kernels of a GPU",
     "parallel": "Parallel axes",
     "quantization": "Quantization",
 }
 
-NOT_IN_THIS_VERSION = frozenset(
-    {
-        "export", "merge_shards",
-        "sep_parallel",
-    }
-)  # fmt: skip
+NOT_IN_THIS_VERSION: frozenset[str] = frozenset()
 """What the core itself cannot do yet: a "no" for every family, whatever the family says."""

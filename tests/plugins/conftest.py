@@ -16,7 +16,7 @@ import pytest
 
 from llm_run.core.causal_lm import CausalLM
 from llm_run.core.convert.fields import read_fields
-from llm_run.core.convert.load import load_model
+from llm_run.core.convert.load import fill, load_model
 from llm_run.core.convert.save import save_model_directory
 from llm_run.core.engine.runner import BatchRunner
 from llm_run.core.ops import AttentionMask
@@ -50,13 +50,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("variant", variants.values(), ids=variants.keys())
 
 
+def redraw(model: CausalLM) -> None:
+    """Give the matrices of a model large random values."""
+    generator = np.random.default_rng(11)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            fill(parameter, generator.normal(0, 0.3, parameter.shape).astype(np.float32))
+
+
 @pytest.fixture
 def model(variant: Variant) -> CausalLM:
-    """The variant's model with random weights, always the same ones, ready for inference."""
-    paddle.seed(11)
+    """The variant's model with random weights, always the same ones, ready for inference.
+
+    They are large enough for every token of a text to matter: with those that training begins with, many models repeat
+    the last token whatever came before it. Vectors stay as they are built: norms at 1, biases at 0.
+    """
     built = variant.family.build_model(variant.config)
+    redraw(built)
     built.eval()
     return built
+
+
+@pytest.fixture
+def new_model(variant: Variant) -> CausalLM:
+    """The variant's model with the weights that training begins with, always the same ones."""
+    paddle.seed(11)
+    return variant.family.build_model(variant.config)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from llm_run.core.trainer.inputs import to_inputs
 
 PROMPT = 6
 """Tokens of a record that a prefix language model sees both ways."""
+TOLERANCE = 1e-4
+"""Of logits, which are around 10; what is computed in another order differs by a tenth of it."""
 
 
 def draw_ids(config: Any, length: int, seed: int) -> np.ndarray:
@@ -72,9 +74,9 @@ def test_the_same_seed_builds_the_same_weights(variant: Any) -> None:
     assert all(np.array_equal(first[name].numpy(), second[name].numpy()) for name in first)
 
 
-def test_loss_falls_in_20_steps(variant: Any, model: CausalLM) -> None:
+def test_loss_falls_in_20_steps(variant: Any, new_model: CausalLM) -> None:
     rows = [record(draw_ids(variant.config, 32, seed)) for seed in range(4)]
-    inputs = to_inputs(collate(rows, variant.config, 0), variant.config)
+    inputs, model = to_inputs(collate(rows, variant.config, 0), variant.config), new_model
     model.train()
     optimizer = paddle.optimizer.AdamW(learning_rate=3e-3, parameters=model.parameters())
     losses = []
@@ -100,7 +102,7 @@ def test_cache_equals_no_cache(variant: Any, model: CausalLM) -> None:
         runner = BatchRunner(model, [ids[:PROMPT].tolist()])
         steps = [runner.prefill()] + [runner.step([token]) for token in ids[PROMPT:].tolist()]
     cached_SV = np.concatenate([step_BV.numpy() for step_BV in steps])
-    assert np.abs(cached_SV - whole_SV[PROMPT - 1 :]).max() < 1e-5
+    assert np.abs(cached_SV - whole_SV[PROMPT - 1 :]).max() < TOLERANCE
 
 
 def test_left_padded_batch_equals_singles(variant: Any, model: CausalLM) -> None:
@@ -115,7 +117,7 @@ def test_left_padded_batch_equals_singles(variant: Any, model: CausalLM) -> None
 
     batch_BSV = decode([0, 1, 2])
     for row in range(3):
-        assert np.abs(batch_BSV[row] - decode([row])[0]).max() < 1e-5
+        assert np.abs(batch_BSV[row] - decode([row])[0]).max() < TOLERANCE
 
 
 def test_streamed_tokens_are_those_of_recomputing_every_step(variant: Any, model: CausalLM) -> None:
@@ -137,14 +139,14 @@ def test_beam_search_finds_the_likeliest_pair_of_tokens(variant: Any, model: Cau
     after_one_VV = run(model, *(record(np.append(ids, token)) for token in range(vocab_size)))[:, -1]
     first_V = run(model, record(ids))[0, -1]
     scores_VV = log_softmax(first_V)[:, None] + log_softmax(after_one_VV)
-    assert scores_VV[answer[0], answer[1]] > scores_VV.max() - 1e-5
+    assert scores_VV[answer[0], answer[1]] > scores_VV.max() - TOLERANCE
 
 
 def test_packed_rows_equal_single_rows(variant: Any, model: CausalLM) -> None:
     first, second = draw_ids(variant.config, 13, 2), draw_ids(variant.config, 9, 3)
     both_SV = run(model, packed(record(first), record(second, segment=2)))[0]
-    assert np.abs(both_SV[:13] - run(model, record(first))[0]).max() < 1e-5
-    assert np.abs(both_SV[13:] - run(model, record(second))[0]).max() < 1e-5
+    assert np.abs(both_SV[:13] - run(model, record(first))[0]).max() < TOLERANCE
+    assert np.abs(both_SV[13:] - run(model, record(second))[0]).max() < TOLERANCE
 
 
 def test_a_token_is_not_seen_before_its_turn(variant: Any, model: CausalLM) -> None:

@@ -45,14 +45,15 @@ def test_a_model_lives_by_its_configurations(
     """From text to token files, a model, a tuned one, adapters, a merged one, its score and its answers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("llm_run.core.trainer.reporter.draw_curve", lambda *_: None)  # takes longer than two steps
-    for task, told in script.life(material / "tokenizer", material / "data").items():
+    for task, told in script.life(material / "tokenizer", material / "data", sft_steps=2).items():
         more = (SHORT if task in TRAINING else {}) | ({"warmup_steps": 0} if task == "pretrain" else {})
         more |= {"num_prefix_tokens": 4} if task == "prefix_tuning" else {}
         assert main(script.words(family.card.name, task, {**told, **more})) == 0, task
     for task in TRAINING:
         assert [row["step"] for row in read_metrics(tmp_path / "out" / task) if "loss" in row] == [1, 2]
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 10
-    assert {"config.json", "model.safetensors"} <= set(os.listdir(tmp_path / "out" / "converted"))
+    for name in ("converted", "whole"):
+        assert {"config.json", "model.safetensors"} <= set(os.listdir(tmp_path / "out" / name))
 
 
 def test_every_option_of_a_configuration_is_read_by_its_task(family: Any) -> None:

@@ -16,8 +16,9 @@ from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.evaluation.likelihood import score_samples
 from llm_run.core.ops import linear_cross_entropy
 from llm_run.core.trainer.embedding_noise import EmbeddingNoise
-from llm_run.core.trainer.evaluate import score_tokens
+from llm_run.core.trainer.evaluate import score_batches
 from llm_run.core.trainer.inputs import to_inputs
+from llm_run.core.trainer.passes import WholeModel
 
 LENGTHS = (9, 21, 14, 6, 17, 11, 8)
 
@@ -72,12 +73,12 @@ def test_rows_packed_by_best_fit_equal_single_rows_in_loss_and_gradients(
 
 def test_noise_reaches_the_embedding_in_training_only(variant: Any, model: CausalLM, records: list[Sample]) -> None:
     batch = collate(records, variant.config, 0)
-    before = score_tokens(model, batch).loss_sum
+    before = score_batches(WholeModel(model), [batch])[0].loss_sum
     noise = EmbeddingNoise(model, variant.family, alpha=5.0, seed=1)
     noise.expect(batch, 0)
-    assert score_tokens(model, batch).loss_sum == before
+    assert score_batches(WholeModel(model), [batch])[0].loss_sum == before
     layers = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Embedding)]
     for layer in layers:
         layer.train()  # and nothing else, so that no dropout is in the way
     with paddle.no_grad():
-        assert score_tokens(model, batch).loss_sum != before
+        assert score_batches(WholeModel(model), [batch])[0].loss_sum != before

@@ -12,6 +12,7 @@ from llm_run.core.causal_lm import CausalLM
 from llm_run.core.data.collate import collate
 from llm_run.core.data.packing import join
 from llm_run.core.data.sample import IGNORED, Sample
+from llm_run.core.trainer.passes import WholeModel, final_hidden
 from llm_run.core.trainer.preference import Preference, answer_scores, frozen
 from llm_run.core.trainer.preference_loss import PreferenceLoss
 
@@ -34,16 +35,15 @@ def pairs(config: Any, count: int) -> list[list[Sample]]:
     ]
 
 
-def test_preference_loss_falls_in_10_steps(variant: Any, model: CausalLM) -> None:
+def test_preference_loss_falls_in_10_steps(variant: Any, new_model: CausalLM) -> None:
     paddle.seed(11)
-    loss = PreferenceLoss(kind="sigmoid", beta=0.1)
-    objective = Preference(loss, frozen(variant.family.build_model(variant.config)))
+    objective = Preference(PreferenceLoss(kind="sigmoid", beta=0.1), frozen(variant.family.build_model(variant.config)))
     batch = collate([join(pair) for pair in pairs(variant.config, 2)], variant.config, 0)
-    objective.prepare(model, [batch], list)
-    optimizer = paddle.optimizer.AdamW(learning_rate=1e-3, parameters=model.parameters())
+    optimizer = paddle.optimizer.AdamW(learning_rate=1e-3, parameters=new_model.parameters())
     losses, accuracy = [], 0.0
     for _ in range(10):
-        loss_sum, figures = objective.loss_sum(model, batch)
+        (loss,) = objective.losses(WholeModel(new_model), [batch], list)
+        loss_sum, figures = loss(final_hidden(new_model, batch))
         (loss_sum / 2).backward()
         optimizer.step()
         optimizer.clear_grad()
@@ -58,8 +58,9 @@ def test_answers_of_a_pair_do_not_see_each_other(variant: Any, model: CausalLM) 
     (chosen, rejected), *_ = pairs(variant.config, 1)
     with paddle.no_grad():
         together, first, second = (
-            answer_scores(model, collate([join(row)], variant.config, 0), averaged=False).numpy()[0]
+            answer_scores(model, final_hidden(model, batch), batch, averaged=False).numpy()[0]
             for row in ([chosen, rejected], [chosen, chosen], [rejected, rejected])
+            for batch in [collate([join(row)], variant.config, 0)]
         )
     assert together == pytest.approx([first[0], second[0]], abs=1e-4)
     assert first[0] == pytest.approx(first[1], abs=1e-4)

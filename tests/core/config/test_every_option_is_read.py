@@ -14,6 +14,7 @@ FOLDERS = {
     "sft": ("trainer", "data"),
     "lora": ("trainer", "data", "adapters"),
     "merge_lora": ("adapters", "convert"),
+    "merge_shards": ("convert",),
     "prefix_tuning": ("trainer", "data", "adapters"),
     "dpo": ("trainer", "data", "adapters"),
     "evaluate": ("evaluation", "engine", "trainer", "data", "quant"),
@@ -22,6 +23,7 @@ FOLDERS = {
     "chat": ("engine", "data", "quant"),
     "data": ("data",),
     "convert": ("convert",),
+    "export": ("engine", "convert", "quant", "adapters"),
     "ptq": ("quant",),
     "gptq": ("quant",),
 }

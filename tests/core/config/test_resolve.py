@@ -13,7 +13,7 @@ from llm_run.core.config.flags import parse
 from llm_run.core.config.option import DECODING
 from llm_run.core.config.resolve import resolve
 from llm_run.core.config.schema import GROUPS, aliases, options
-from llm_run.core.config.seed_keys import LATER, MODES, RETIRED
+from llm_run.core.config.seed_keys import MODES, RETIRED
 from llm_run.core.errors import RefusedError
 from llm_run.core.run import RunConfig
 from llm_run.core.tasks import TASKS
@@ -111,10 +111,7 @@ def test_a_value_that_may_be_none_can_be_none() -> None:
         ),
         ("--data_file x", "--data_file: is not read by --task sft. It is for generate, evaluate."),
         ("--lora_rank 8", "--lora_rank: is not read by --task sft. It is for lora, dpo."),
-        (
-            "--model_prefix x",
-            "--model_prefix: is not read by --task sft. It is for export, which this version does not have.",
-        ),
+        ("--model_prefix x", "--model_prefix: is not read by --task sft. It is for export."),
         ("--lora", "--lora: true is a task of its own. Use --task lora, or set it to false."),
         ("--do_qat true", "--do_qat: true is not in this version. Set it to false."),
         ("--optim adafactor", "--optim: 'adafactor' is not supported. Leave it out: the optimizer is AdamW."),
@@ -225,7 +222,7 @@ def test_a_mode_of_the_seed_in_a_file_names_its_task() -> None:
 
 
 def test_no_key_has_two_meanings() -> None:
-    tables = [set(options()), set(aliases()), set(RETIRED), set(MODES), set(LATER)]
+    tables = [set(options()), set(aliases()), set(RETIRED), set(MODES)]
     for number, names in enumerate(tables):
         for other in tables[number + 1 :]:
             assert not names & other

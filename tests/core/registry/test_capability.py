@@ -74,9 +74,9 @@ def test_every_feature_has_an_answer_with_a_reason_or_a_proof() -> None:
     assert cells["pretrain"] == Support("no", "the family does not declare it")
 
 
-def test_what_the_core_lacks_is_a_no_whatever_the_family_says() -> None:
-    cells = row(Stub(dict.fromkeys(NOT_IN_THIS_VERSION, YES)))
-    assert {cells[name] for name in NOT_IN_THIS_VERSION} == {Support("no", "not in this version")}
+def test_what_the_core_lacks_is_a_no_whatever_the_family_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset({"gptq"}))
+    assert row(Stub({"gptq": YES, "sft": YES}))["gptq"] == Support("no", "not in this version")
 
 
 def test_a_missing_hook_is_a_no_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_declaration_that_says_too_little_is_refused(declared: dict[str, Suppo
             [
                 f"--tensor_parallel_degree: 2 asks for tensor_parallel, {UNDECLARED}. Use 1.",
                 f"--pipeline_parallel_degree: 2 asks for pipeline_parallel, {UNDECLARED}. Use 1.",
-                "--sep_parallel_degree: 2 asks for sep_parallel, which is not in this version. Use 1.",
+                f"--sep_parallel_degree: 2 asks for sep_parallel, {UNDECLARED}. Use 1.",
                 f"--sequence_parallel: true asks for sequence_parallel, {UNDECLARED}. Use false.",
             ],
         ),
@@ -184,6 +184,43 @@ def test_arithmetic_names_the_nearest_plan_that_works(
     assert problems(Stub(dict.fromkeys(names, YES)), command) == said
 
 
+@pytest.mark.parametrize("task", ["generate", "serve"])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--tensor_parallel_degree 2 --nproc_per_node 2", []),
+        (
+            "--nproc_per_node 2",
+            ["--nproc_per_node: 2 makes 2 processes; --task {task} has work for those of --tensor_parallel_degree (1). "
+             "Start 1, or use --tensor_parallel_degree 2."],
+        ),
+        (
+            "--tensor_parallel_degree 4 --nproc_per_node 4",
+            ["--tensor_parallel_degree: 4 does not divide the 6 attention heads of the model. "
+             "Use --tensor_parallel_degree 2."],
+        ),
+        (
+            "--tensor_parallel_degree 2",
+            ["--nproc_per_node: 1 makes 1 processes in all, which is no multiple of 2, the product of the degrees. "
+             "Start 2 processes, or use --tensor_parallel_degree 1."],
+        ),
+    ],
+)  # fmt: skip
+def test_answering_in_several_processes_is_sharing_matrices(task: str, command: str, said: list[str]) -> None:
+    config, _ = resolve(parse(["--task", task, *command.split()]))
+    stub = cast(Family, Stub(dict.fromkeys((task, "tensor_parallel_serving"), YES)))
+    found = capability.check(stub, MODEL, config, find_world(config.launch, {}))
+    assert [str(problem) for problem in found] == [line.format(task=task) for line in said]
+
+
+def test_a_family_that_cannot_share_its_matrices_serves_in_one_process() -> None:
+    config, _ = resolve(parse("--task serve --tensor_parallel_degree 2 --nproc_per_node 2".split()))
+    stub = cast(Family, Stub({"serve": YES, "tensor_parallel": YES}))
+    found = capability.check(stub, MODEL, config, find_world(config.launch, {}))
+    asked = f"--tensor_parallel_degree: 2 asks for tensor_parallel_serving, {UNDECLARED}. Use 1."
+    assert [str(problem) for problem in found] == [asked]
+
+
 def test_features_that_are_not_in_this_version_exist() -> None:
     assert set(BY_NAME) >= NOT_IN_THIS_VERSION
     assert len(BY_NAME) == len(FEATURES)
@@ -213,11 +250,11 @@ def test_a_variant_with_other_heads_is_checked_by_its_own_numbers(monkeypatch: p
 
 
 def test_a_task_that_runs_in_one_process_is_refused_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, _ = resolve(parse("--task generate --devices 0,1".split()))
-    stub = cast(Family, Stub(dict.fromkeys(("generate", "data_parallel"), YES)))
+    config, _ = resolve(parse("--task chat --devices 0,1".split()))
+    stub = cast(Family, Stub(dict.fromkeys(("chat", "data_parallel"), YES)))
     said = [str(problem) for problem in capability.check(stub, MODEL, config, find_world(config.launch, {}))]
-    assert said == ["--devices: 0,1 is not for --task generate, which runs in one process. Use one of them."]
+    assert said == ["--devices: 0,1 is not for --task chat, which runs in one process. Use one of them."]
     joined = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ID": "0", "PADDLE_MASTER": "h:1"}
-    config, _ = resolve(parse("--task generate".split()))
+    config, _ = resolve(parse("--task chat".split()))
     said = [str(problem) for problem in capability.check(stub, MODEL, config, find_world(config.launch, joined))]
-    assert said == ["PADDLE_TRAINERS_NUM: 2 is not for --task generate, which runs in one process. Use one process."]
+    assert said == ["PADDLE_TRAINERS_NUM: 2 is not for --task chat, which runs in one process. Use one process."]
