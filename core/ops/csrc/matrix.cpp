@@ -28,11 +28,12 @@ void blas(const Rows& rows, const Matrix& matrix, float* y) {
                   static_cast<const float*>(matrix.data), turned ? k : n, matrix.bias == nullptr ? 0.0f : 1.0f, y, n);
 }
 
-// Outputs of one item of several rows: while there is something for every thread, long runs of memory in [I, O].
+// Outputs of one item: long runs of memory, while there is something for every thread. Panels of 16 KB that two threads
+// take in turn are read no faster than by one: what each fetches ahead at the end of its panel is the other's.
 int64_t item_width(const Matrix& matrix, int threads) {
-    if (!matrix.is_by_inputs()) return AT_ONCE;
+    const int64_t most = matrix.is_integer() ? 16 * AT_ONCE : matrix.is_by_inputs() ? 8 * AT_ONCE : AT_ONCE;
     const int64_t share = (matrix.outputs / (2 * threads) + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-    return share < AT_ONCE ? AT_ONCE : share > 8 * AT_ONCE ? 8 * AT_ONCE : share;
+    return share < AT_ONCE ? AT_ONCE : share > most ? most : share;
 }
 
 // How a product is cut into items: by outputs, or, of one row and [I, O], by inputs, so that an item is one run of memory;
