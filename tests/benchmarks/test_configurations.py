@@ -37,15 +37,16 @@ def material(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen", "bloom"])
 def test_a_model_goes_from_text_to_answers_by_the_command_alone(
-    script: ModuleType, material: Path, tmp_path: Path
+    family: str, script: ModuleType, material: Path, tmp_path: Path
 ) -> None:
     life = script.life(material / "tokenizer", material / "data", sft_steps=3)
     for task in TASKS:
         told = life[task]
         if task in ("pretrain", "sft", "lora"):
             told = told | SHORT | ({"warmup_steps": 0} if task == "pretrain" else {})
-        script.run("llama", task, told, tmp_path)  # fails with what the command said
+        script.run(family, task, told, tmp_path)  # fails with what the command said
     out = tmp_path / "out"
     for task in ("pretrain", "sft", "lora"):
         assert [row["step"] for row in read_metrics(out / task) if "loss" in row] == [1, 2, 3]
