@@ -78,6 +78,16 @@ def new_model(variant: Variant) -> CausalLM:
     return variant.family.build_model(variant.config)
 
 
+@pytest.fixture
+def held_to(model: CausalLM, new_model: CausalLM) -> list[tuple[CausalLM, float]]:
+    """Models, and by how much the logits of one may differ that are computed in another order.
+
+    Logits are around 10 with large weights, and around 1 with those that training begins with.
+    """
+    new_model.eval()
+    return [(model, 1e-4), (new_model, 1e-5)]
+
+
 @pytest.fixture(scope="session")
 def logits() -> Logits:
     """Return a function that computes the logits of whole rows without padding."""
