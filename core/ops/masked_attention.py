@@ -16,6 +16,7 @@ from .attention_gpu import gpu_attention
 from .attention_gpu import obstacle as gpu_obstacle
 from .attention_gpu_ragged import gpu_ragged_attention, ragged_obstacle
 from .attention_native import NativeAttention
+from .from_array import from_array
 from .graph_attention import GraphMask, graph_attention
 from .mask import AttentionMask, visible_ranges
 from .native import dense, differentiable
@@ -151,7 +152,7 @@ def _plain(
         distances_BST = _distances(mask, num_queries, num_keys)
         bias_BNST = slopes_N[None, :, None, None] * distances_BST[:, None]
         shape = (-1, num_kv_heads, group, num_queries, num_keys)
-        scores_BKGST = scores_BKGST + paddle.to_tensor(bias_BNST.reshape(shape), place=q_BSND.place)
+        scores_BKGST = scores_BKGST + from_array(bias_BNST.reshape(shape))
     weights = F.softmax(scores_BKGST, axis=-1).astype(v_BTKD.dtype)
     if dropout > 0:
         weights = F.dropout(weights, dropout)

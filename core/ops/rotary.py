@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
+from .from_array import from_array
 from .native import dense, differentiable, kernel
 from .rotary_gpu import gpu_rotary
 from .rotary_spec import ntk_exponent
@@ -33,8 +34,7 @@ def rotary_tables(spec: RotarySpec, positions_BS: Tensor, *, num_tokens: int | N
             return (_tables_by_row if paddle.in_dynamic_mode() else _tables_in_graph)(spec, positions_BS)
         num_tokens = 0
     angles, factor = spec.inverse_wavelengths(num_tokens)
-    place = positions_BS.place if paddle.in_dynamic_mode() else None
-    angles_R = paddle.to_tensor(np.array(angles, dtype=np.float32), place=place)
+    angles_R = from_array(np.array(angles, dtype=np.float32))
     angles_BSR = positions_BS.astype("float32").unsqueeze(-1) * angles_R
     cos_BSR, sin_BSR = paddle.cos(angles_BSR), paddle.sin(angles_BSR)
     return (cos_BSR, sin_BSR) if factor == 1.0 else (cos_BSR * factor, sin_BSR * factor)
