@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,6 +16,8 @@ from typing import Any
 
 import psutil
 from sft_smollm2 import BIN
+
+from llm_run.core.parallel.rendezvous import free_port
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -95,13 +96,6 @@ def serving(
     finally:
         if process.poll() is None:
             server.stop()
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def await_ready(server: Server, path: str = "/health/ready", seconds: float = 120) -> None:

@@ -21,8 +21,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from serve_process import Connection, Server, await_ready, free_port, serving
+from serve_process import Connection, Server, await_ready, serving
 from sft_smollm2 import BIN, ROOT, smollm2
+
+from llm_run.core.parallel.rendezvous import free_port
 
 QUESTIONS = (
     "Give three tips for staying healthy.", "What is the capital of France?", "Why is the sky blue?",
