@@ -1,7 +1,8 @@
 """Teach SmolLM2-135M who it is with LoRA, and compare memory and time with full fine-tuning.
 
 Both recompute activations in the backward pass, as one does where memory is short: without it those of 1024 tokens
-(2 GB) outweigh what LoRA saves in gradients and optimizer state (1.6 GB).
+(2 GB) outweigh what LoRA saves in gradients and optimizer state (1.6 GB). Both take as many steps: the heap grows over
+the first dozen by a few hundred megabytes.
 
     python benchmarks/lora_smollm2.py --data ../shared/data --steps 40
 
@@ -81,7 +82,7 @@ def main() -> None:
 
     before = answers(work, "before")
     untrained = train("sft", work, "untrained", do_train="false")
-    full = train("sft", work, "full", max_steps=4, do_eval="false", learning_rate=2e-5)
+    full = train("sft", work, "full", max_steps=arguments.steps, do_eval="false", learning_rate=2e-5)
     lora = train("lora", work, "adapter", max_steps=arguments.steps, **LORA)
     after = answers(work, "after", "--lora_path", work / "adapter")
     for question, old, new in zip(QUESTIONS, before, after, strict=True):
