@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +23,25 @@ def shared() -> Path:
     folder = PROJECT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"needs the shared test data in {folder}, which is not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def script(project: Path) -> ModuleType:
+    """benchmarks/configurations.py, which measures at length what tests try."""
+    spec = importlib.util.spec_from_file_location("configurations", project / "benchmarks" / "configurations.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def material(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizers of every kind, a corpus, records, pairs and prompts: what a model's life needs."""
+    folder = tmp_path_factory.mktemp("material")
+    script.write_tokenizers(folder / "tokenizer")
+    script.write_data(folder / "data", records=32)
     return folder
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -16,25 +15,6 @@ from llm_run.core.trainer.metrics import read_metrics
 
 TASKS = ("data", "pretrain", "sft", "lora", "merge_lora", "evaluate", "generate")
 SHORT = {"max_steps": 3, "per_device_train_batch_size": 2, "logging_steps": 1}
-
-
-@pytest.fixture(scope="module")
-def script(project: Path) -> ModuleType:
-    """benchmarks/configurations.py."""
-    spec = importlib.util.spec_from_file_location("configurations", project / "benchmarks" / "configurations.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def material(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tokenizers, a corpus, records and prompts."""
-    folder = tmp_path_factory.mktemp("material")
-    script.write_tokenizers(folder / "tokenizer")
-    script.write_data(folder / "data", records=32)
-    return folder
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen", "bloom"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
@@ -18,25 +17,6 @@ from llm_run.core.trainer.metrics import read_metrics
 
 TRAINING = ("pretrain", "sft", "lora", "prefix_tuning", "dpo")
 SHORT = {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1, "save_rehearsal": "false"}
-
-
-@pytest.fixture(scope="module")
-def script(project: Path) -> ModuleType:
-    """benchmarks/configurations.py, which measures at length what is tried here."""
-    spec = importlib.util.spec_from_file_location("configurations", project / "benchmarks" / "configurations.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def material(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tokenizers of every kind, a corpus, records, pairs and prompts."""
-    folder = tmp_path_factory.mktemp("material")
-    script.write_tokenizers(folder / "tokenizer")
-    script.write_data(folder / "data", records=32)
-    return folder
 
 
 def test_a_model_lives_by_its_configurations(

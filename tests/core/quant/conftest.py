@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,24 @@ import pytest
 
 from llm_run.core.causal_lm import CausalLM
 from llm_run.core.convert.logical import ModelTensors
-from llm_run.core.convert.save import ModelParts, write_model_directory
+from llm_run.core.convert.save import ModelParts, save_model_directory, write_model_directory
+from llm_run.core.convert.tokenizer import load_tokenizer
 from llm_run.core.data.collate import collate
 from llm_run.core.data.sample import IGNORED, Batch, Sample
 from llm_run.core.ops import AttentionMask
+from llm_run.core.quant import task
 from llm_run.core.quant.directory import ModelPacking, QuantizedTensors
 from llm_run.core.quant.methods import Method
 from llm_run.core.quant.plan import quantization_config
 from llm_run.core.quant.quantize import Quantized, quantize_by_blocks
 from llm_run.core.registry.family import Family
 from llm_run.core.registry.manager import load_family
+
+TEXTS = [
+    "The quantization of a model rounds its weights to integers, layer after layer.",
+    "Numbers: 1, 2, 3, 10, 100; words, words, and some more words, until the row is full.",
+    "Once upon a time there was a small matrix that wanted to be smaller still.",
+]
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +110,93 @@ def logits() -> Callable[[CausalLM, np.ndarray], np.ndarray]:
             return np.asarray(model.head(hidden).numpy())
 
     return compute
+
+
+def write_random(llama: Family, size: str, seed: int, tokenizer_files: Path, directory: Path) -> Path:
+    """Write a random model of a size with a tokenizer."""
+    paddle.seed(seed)
+    config = llama.card.sizes[size]
+    model, tokenizer = llama.build_model(config), load_tokenizer(llama, config, tokenizer_files)
+    save_model_directory(model, llama, config, tokenizer, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def model_directory(llama: Family, byte_level_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with a tokenizer."""
+    return write_random(llama, "tiny", 1, byte_level_files, tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="session")
+def tied_directory(llama: Family, byte_level_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a model whose head is its embedding."""
+    return write_random(llama, "tiny-tied", 2, byte_level_files, tmp_path_factory.mktemp("tied") / "model")
+
+
+@pytest.fixture(scope="session")
+def byte_level_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level ``tokenizer.json``."""
+    import tokenizers
+
+    directory = tmp_path_factory.mktemp("tokenizer")
+    built = tokenizers.Tokenizer(tokenizers.models.BPE())
+    built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|end|>"], show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    built.train_from_iterator(TEXTS, trainer)
+    built.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    return directory
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Calibration records of several kinds, and evaluation records."""
+    folder = tmp_path_factory.mktemp("data")
+    records: list[dict[str, Any]] = [{"text": text * 3} for text in TEXTS]
+    records += [{"src": text, "tgt": "It is so."} for text in TEXTS]
+    records += [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in TEXTS
+    ]
+    (folder / "quant.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "dev.json").write_text(json.dumps({"src": TEXTS[0], "tgt": TEXTS[1]}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(model_directory: Path, data: Path, tmp_path: Path, prepared: Callable[..., Any]) -> Callable[..., Path]:
+    """Return a function that runs a task and returns its output folder."""
+
+    def act(name: str, **options: Any) -> Path:
+        settings = {
+            "model_name_or_path": model_directory,
+            "dataset_name_or_path": data,
+            "output_dir": tmp_path / "out",
+            "per_device_train_batch_size": 2,
+            "max_length": 64,
+            "src_length": 32,
+            **options,
+        }
+        assert task.run(prepared(name, **settings)) == 0
+        return Path(settings["output_dir"])
+
+    return act
+
+
+@pytest.fixture
+def prepared() -> Callable[..., Any]:
+    """Return a function from a task and its options to the ``Run`` that the task is handed."""
+    from llm_run.core.config.flags import parse
+    from llm_run.core.config.resolve import resolve
+    from llm_run.core.request import prepare
+
+    def make(name: str, **options: Any) -> Any:
+        words = ["--task", name]
+        for option, value in options.items():
+            words += [f"--{option}", str(value)]
+        return prepare(resolve(parse(words))[0])[0]
+
+    return make

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 import pytest
 
 from llm_run.core.convert.load import load_model
-from llm_run.core.convert.save import save_model_directory
-from llm_run.core.convert.tokenizer import load_tokenizer
 from llm_run.core.engine import generate_task
 from llm_run.core.engine.setup import load_text_model
 from llm_run.core.errors import DataError, QuantizationError, RefusedError
@@ -21,93 +17,6 @@ from llm_run.core.quant import quantize, task
 from llm_run.core.quant.layer import quantized_layers
 from llm_run.core.quant.score import Comparison
 from llm_run.core.registry.family import Family
-
-TEXTS = [
-    "The quantization of a model rounds its weights to integers, layer after layer.",
-    "Numbers: 1, 2, 3, 10, 100; words, words, and some more words, until the row is full.",
-    "Once upon a time there was a small matrix that wanted to be smaller still.",
-]
-
-
-@pytest.fixture(scope="session")
-def model_directory(llama: Family, byte_level_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with a tokenizer."""
-    paddle.seed(1)
-    config = llama.card.sizes["tiny"]
-    model, tokenizer = llama.build_model(config), load_tokenizer(llama, config, byte_level_files)
-    directory = tmp_path_factory.mktemp("model") / "model"
-    save_model_directory(model, llama, config, tokenizer, directory)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def byte_level_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level ``tokenizer.json``."""
-    import tokenizers
-
-    directory = tmp_path_factory.mktemp("tokenizer")
-    built = tokenizers.Tokenizer(tokenizers.models.BPE())
-    built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    built.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|end|>"], show_progress=False,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    built.train_from_iterator(TEXTS, trainer)
-    built.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
-    return directory
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Calibration records of several kinds, and evaluation records."""
-    folder = tmp_path_factory.mktemp("data")
-    records: list[dict[str, Any]] = [{"text": text * 3} for text in TEXTS]
-    records += [{"src": text, "tgt": "It is so."} for text in TEXTS]
-    records += [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in TEXTS
-    ]
-    (folder / "quant.json").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / "dev.json").write_text(json.dumps({"src": TEXTS[0], "tgt": TEXTS[1]}) + "\n")
-    return folder
-
-
-@pytest.fixture
-def run(model_directory: Path, data: Path, tmp_path: Path, prepared: Callable[..., Any]) -> Callable[..., Path]:
-    """Return a function that runs a task and returns its output folder."""
-
-    def act(name: str, **options: Any) -> Path:
-        settings = {
-            "model_name_or_path": model_directory,
-            "dataset_name_or_path": data,
-            "output_dir": tmp_path / "out",
-            "per_device_train_batch_size": 2,
-            "max_length": 64,
-            "src_length": 32,
-            **options,
-        }
-        assert task.run(prepared(name, **settings)) == 0
-        return Path(settings["output_dir"])
-
-    return act
-
-
-@pytest.fixture
-def prepared() -> Callable[..., Any]:
-    """Return a function from a task and its options to the ``Run`` that the task is handed."""
-    from llm_run.core.config.flags import parse
-    from llm_run.core.config.resolve import resolve
-    from llm_run.core.request import prepare
-
-    def make(name: str, **options: Any) -> Any:
-        words = ["--task", name]
-        for option, value in options.items():
-            words += [f"--{option}", str(value)]
-        return prepare(resolve(parse(words))[0])[0]
-
-    return make
-
 
 CASES = {
     "gptq": ("gptq", {}, "gptq", "GPTQ, 4 bits, one group a row"),
@@ -123,52 +32,6 @@ CASES = {
         "llm-run", "W8A8 + shift + smooth + piecewise search",
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def tied_directory(llama: Family, byte_level_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model whose head is its embedding."""
-    paddle.seed(2)
-    config = llama.card.sizes["tiny-tied"]
-    model, tokenizer = llama.build_model(config), load_tokenizer(llama, config, byte_level_files)
-    directory = tmp_path_factory.mktemp("tied") / "model"
-    save_model_directory(model, llama, config, tokenizer, directory)
-    return directory
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("gptq", {}), ("ptq", {"quant_type": "WINT8"}), ("ptq", {"smooth": True, "smooth_all_linears": True})],
-    ids=["gptq", "wint8", "w8a8"],
-)
-def test_a_model_whose_head_is_its_embedding_gets_a_quantized_head_of_its_own(
-    run: Any, prepared: Any, tied_directory: Path, tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
-    out = run(name, model_name_or_path=tied_directory, quantize_lm_head=True, **options)
-    fields, report = (json.loads((out / file).read_text()) for file in ("config.json", "report.json"))
-    assert not fields["tie_word_embeddings"]
-    about = fields["quantization_config"]
-    assert about["lm_head"] if "lm_head" in about else about["ignore"] == []
-    assert report["quantization"]["layers"][-1]["name"] == "lm_head" and report["round_trip"]["equal_bits"]
-    asked = tmp_path / "asked.jsonl"
-    asked.write_text(json.dumps({"src": "Numbers"}) + "\n")
-    generate = prepared("generate", model_name_or_path=out, data_file=asked, output_file=tmp_path / "said.jsonl")
-    assert "lm_head" in quantized_layers(load_text_model(generate))
-
-
-def test_a_head_is_rounded_when_a_float_model_is_asked(
-    prepared: Any, model_directory: Path, tied_directory: Path, tmp_path: Path, logits: Any
-) -> None:
-    asked, ids = tmp_path / "asked.jsonl", np.arange(3, 23)[None]
-    asked.write_text("{}\n")
-    for directory in (model_directory, tied_directory):
-        how = {"model_name_or_path": directory, "data_file": asked, "quant_type": "WINT8"}
-        without, model = (
-            load_text_model(prepared("generate", **how, quantize_lm_head=with_head)) for with_head in (False, True)
-        )
-        assert "lm_head" in quantized_layers(model) and "lm_head" not in quantized_layers(without)
-        difference = np.abs(logits(model, ids) - logits(without, ids)).max()
-        assert 0 < difference < 0.02 * np.abs(logits(without, ids)).max()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import paddle
 import pytest
 import waitress
@@ -126,3 +127,22 @@ def guarded(make_service: Callable[..., Service]) -> Iterator[SimpleNamespace]:
     """A server with a key."""
     with serving(make_service(), [KEY]) as place:
         yield place
+
+
+HELLO = [{"role": "user", "content": "3 and 4"}]
+
+
+def client(place: SimpleNamespace, key: str = "unused-key", **more: Any) -> openai.OpenAI:
+    """The package's client of a server."""
+    return openai.OpenAI(base_url=f"{place.url}/v1", api_key=key, max_retries=0, timeout=30, **more)
+
+
+def chat(api: openai.OpenAI, **fields: Any) -> Any:
+    """Ask for a short answer."""
+    return api.chat.completions.create(**({"model": "tiny", "messages": HELLO, "max_tokens": 12} | fields))
+
+
+@pytest.fixture
+def api(served: SimpleNamespace) -> openai.OpenAI:
+    """A client of the server without keys."""
+    return client(served)
