@@ -104,7 +104,7 @@ class Engine:
         """Take a request in.
 
         Raises:
-            RefusedError: it can never fit.
+            RefusedError: it can never fit, or the model has no such token.
             QueueFullError: too many wait already.
             EngineDeadError: the engine does not run.
         """
@@ -115,6 +115,10 @@ class Engine:
             most = self._pool.num_blocks * self._pool.block_tokens
             reason = f"need {longest} tokens of the cache, which holds {most}"
             raise RefusedError(Problem("prompt and answer", "", reason, "Ask for a shorter answer."))
+        strange = [token for token in request.prompt if not 0 <= token < self.config.vocab_size]
+        if strange:
+            reason = f"is not in the vocabulary of the model, which has {self.config.vocab_size} tokens"
+            raise RefusedError(Problem("prompt", f"token {strange[0]}", reason, "Use the model's own tokenizer."))
         with self._changed:
             if not self.is_alive or self.is_draining:
                 raise EngineDeadError("the engine takes no requests")

@@ -177,6 +177,16 @@ def test_what_can_never_fit_and_one_too_many_are_refused(models):
     engine.stop()
 
 
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_token_that_the_model_lacks_is_refused_and_the_engine_goes_on(models, token):
+    engine = Engine(models["llama"], None, EngineLimits(cache_tokens=64))
+    engine.start()
+    with pytest.raises(RefusedError, match=f"token {token} is not in the vocabulary of the model"):
+        engine.submit(Request(prompt=[5, token], settings=settings(max_new_tokens=2)))
+    assert len(list(engine.submit(Request(prompt=[5], settings=settings(max_new_tokens=2))))) == 2
+    engine.stop()
+
+
 def test_a_dead_engine_says_so_to_every_open_request(models, monkeypatch):
     engine = Engine(models["llama"], None)
     monkeypatch.setattr(engine._runner, "run", lambda works: 1 / 0)
