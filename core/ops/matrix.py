@@ -25,7 +25,6 @@ BLOCK = 32
 PANEL = 16
 """Outputs that lie side by side in an integer matrix."""
 
-NO_MATRIX = 0
 _FLOAT_KINDS = {("float32", False): 1, ("float32", True): 2, ("bfloat16", False): 3, ("bfloat16", True): 4}
 _INTEGER_KINDS = {8: 5, 4: 6}
 _INT8_INT8 = 7

@@ -21,7 +21,6 @@ VALUES = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 """What the codes 0 to 15 stand for. Source: Dettmers et al. 2023, arXiv:2305.14314, appendix E."""
-ZERO = VALUES.index(0.0)
 GROUP = 256
 """Scales that share a scale of their own. Source: the same, section 3 (double quantization)."""
 LARGEST = 127

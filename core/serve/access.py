@@ -21,11 +21,6 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    @property
-    def are_asked(self) -> bool:
-        """Whether a key is needed at all."""
-        return bool(self._digests)
-
     def check(self, header: str | None) -> None:
         """Look at an ``Authorization`` header.
 
