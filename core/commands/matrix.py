@@ -12,7 +12,7 @@ from ..errors import LlmRunError
 from ..registry.capability import Row, matrix
 from ..registry.facts import Support
 from ..registry.family import Family
-from ..registry.features import BY_NAME, FEATURES, GROUP_TITLES, NOT_IN_THIS_VERSION, Feature
+from ..registry.features import BY_NAME, FEATURES, GROUP_TITLES, Feature
 from ..registry.manager import installed, load_family
 from .table import aligned, markdown, terminal_width, width, wrapped
 from .versions import own_version
@@ -92,9 +92,6 @@ def _table(columns: list[Column], *, single: bool) -> list[str]:
     lines.append("")
     for number, reason in enumerate(reasons, 1):
         lines += wrapped(reason, first=f"{number:>3} ")
-    later = ", ".join(feature.name for feature in FEATURES if feature.name in NOT_IN_THIS_VERSION)
-    if later:
-        lines += ["", *wrapped(later, first="❌ not in this version: ", then="  ")]
     lines.append("")
     for column in columns:
         lines += wrapped(", ".join(column.rows), first=f"{column.title}: ", then="  ")
@@ -115,12 +112,11 @@ def _blocks(columns: list[Column]) -> Iterator[list[Column]]:
 
 def _block(columns: list[Column], reasons: list[str]) -> list[str]:
     rows: list[list[str]] = [["", *(column.title for column in columns)]]
-    shown = [feature for feature in FEATURES if feature.name not in NOT_IN_THIS_VERSION]
-    for feature in shown:
+    for feature in FEATURES:
         rows.append([f"  {feature.name}", *(_cell(column.row[feature.name], reasons) for column in columns)])
     heading, *body = aligned(rows, gap=GAP)
     lines, group = [heading], ""
-    for feature, line in zip(shown, body, strict=True):
+    for feature, line in zip(FEATURES, body, strict=True):
         if feature.group != group:
             group = feature.group
             lines.append(GROUP_TITLES[feature.group])

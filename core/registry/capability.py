@@ -11,7 +11,7 @@ from ..parallel.degrees import Shape, check_plan, fill_plan
 from ..parallel.limits import check_limits, check_sharing
 from ..quant.settings import asked_quantization
 from .facts import ModelConfig, Support
-from .features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION, Feature
+from .features import BY_NAME, FEATURES, Feature
 
 if TYPE_CHECKING:
     from ..launch.world import World
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..run import RunConfig
     from .family import Family
 
-LATER = "not in this version"
 DEGREES = {
     "--tensor_parallel_degree": "1",
     "--pipeline_parallel_degree": "1",
@@ -97,8 +96,6 @@ def check(family: Family, model: ModelConfig, config: RunConfig, world: World) -
 
 
 def _cell(family: Family, feature: Feature, declared: Support | None) -> Support:
-    if feature.name in NOT_IN_THIS_VERSION:
-        return Support("no", LATER)
     if feature.hook and not family.has_hook(feature.hook):
         return Support("no", f"the plugin lacks the hook {feature.hook}")
     return declared or Support("no", "the family does not declare it")
@@ -110,10 +107,9 @@ def _is_no(support: Support) -> bool:
 
 def _refusal(feature: str, key: str, value: str, support: Support) -> Problem:
     if key == "--task":
-        reason = f"is {LATER}" if support.reason == LATER else f"is not supported: {support.reason}"
-        return Problem(key, value, reason, "See llm-run matrix.")
-    because = f"which is {LATER}" if support.reason == LATER else f"which is not supported: {support.reason}"
-    return Problem(key, value, f"asks for {feature}, {because}", f"Use {(DEGREES | INSTEAD)[key]}.")
+        return Problem(key, value, f"is not supported: {support.reason}", "See llm-run matrix.")
+    reason = f"asks for {feature}, which is not supported: {support.reason}"
+    return Problem(key, value, reason, f"Use {(DEGREES | INSTEAD)[key]}.")
 
 
 def _sharing_feature(task: str) -> str:

@@ -63,6 +63,3 @@ GROUP_TITLES: dict[Group, str] = {
     "parallel": "Parallel axes",
     "quantization": "Quantization",
 }
-
-NOT_IN_THIS_VERSION: frozenset[str] = frozenset()
-"""What the core itself cannot do yet: a "no" for every family, whatever the family says."""

@@ -9,7 +9,6 @@ import pytest
 
 from llm_run.core.commands.help import ABOUT, EXAMPLES
 from llm_run.core.registry.facts import Task
-from llm_run.core.registry.features import NOT_IN_THIS_VERSION
 from llm_run.core.tasks import TASKS, load_task
 
 
@@ -20,8 +19,8 @@ def test_a_task_is_a_function_of_a_run_that_returns_a_status(name: str) -> None:
     assert signature.return_annotation == "int"
 
 
-def test_every_task_is_either_here_or_not_in_this_version() -> None:
-    assert set(get_args(Task)) - set(TASKS) == set(get_args(Task)) & NOT_IN_THIS_VERSION
+def test_every_task_is_here() -> None:
+    assert set(get_args(Task)) == set(TASKS)
 
 
 def test_every_task_has_help_and_an_example() -> None:

@@ -16,6 +16,7 @@ from llm_run.core.errors import DataError, QuantizationError, RefusedError
 from llm_run.core.quant import quantize, task
 from llm_run.core.quant.layer import quantized_layers
 from llm_run.core.quant.score import Comparison
+from llm_run.core.registry.facts import Support
 from llm_run.core.registry.family import Family
 
 CASES = {
@@ -190,10 +191,15 @@ def test_a_gptq_directory_converts_to_floats(
 def test_a_quantization_that_the_family_lacks_is_refused_before_anything_is_loaded(
     prepared: Any, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_run.core.registry import capability
-
     asked = tmp_path / "asked.jsonl"
     asked.write_text("{}\n")
-    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset({"weight_only_int4"}))
-    with pytest.raises(RefusedError, match=r"--quant_type: wint4 asks for weight_only_int4, which is not in this"):
+    declared = Family.capabilities
+    monkeypatch.setattr(
+        Family,
+        "capabilities",
+        lambda self, config: {**declared(self, config), "weight_only_int4": Support("no", "why")},
+    )
+    with pytest.raises(
+        RefusedError, match=r"--quant_type: wint4 asks for weight_only_int4, which is not supported: why"
+    ):
         prepared("generate", model_name_or_path=model_directory, data_file=asked, quant_type="wint4")

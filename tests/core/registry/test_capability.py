@@ -18,7 +18,7 @@ from llm_run.core.launch.world import find_world
 from llm_run.core.registry import capability
 from llm_run.core.registry.facts import ModelConfig, Support
 from llm_run.core.registry.family import Family
-from llm_run.core.registry.features import BY_NAME, FEATURES, NOT_IN_THIS_VERSION
+from llm_run.core.registry.features import BY_NAME, FEATURES
 from llm_run.core.registry.manager import installed, load_family
 
 UNDECLARED = "which is not supported: the family does not declare it"
@@ -74,13 +74,7 @@ def test_every_feature_has_an_answer_with_a_reason_or_a_proof() -> None:
     assert cells["pretrain"] == Support("no", "the family does not declare it")
 
 
-def test_what_the_core_lacks_is_a_no_whatever_the_family_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset({"gptq"}))
-    assert row(Stub({"gptq": YES, "sft": YES}))["gptq"] == Support("no", "not in this version")
-
-
-def test_a_missing_hook_is_a_no_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+def test_a_missing_hook_is_a_no_with_that_reason() -> None:
     cells = row(Stub({"tensor_parallel": YES, "pipeline_parallel": YES}, hooks=("llm_run_pipeline_split",)))
     assert cells["tensor_parallel"] == Support("no", "the plugin lacks the hook llm_run_sharding_map")
     assert cells["pipeline_parallel"] == YES
@@ -176,10 +170,7 @@ def test_a_task_that_the_family_lacks_is_refused_with_its_reason() -> None:
         ),
     ],
 )  # fmt: skip
-def test_arithmetic_names_the_nearest_plan_that_works(
-    monkeypatch: pytest.MonkeyPatch, command: str, said: list[str]
-) -> None:
-    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+def test_arithmetic_names_the_nearest_plan_that_works(command: str, said: list[str]) -> None:
     names = ("sft", "data_parallel", "tensor_parallel", "pipeline_parallel")
     assert problems(Stub(dict.fromkeys(names, YES)), command) == said
 
@@ -221,8 +212,7 @@ def test_a_family_that_cannot_share_its_matrices_serves_in_one_process() -> None
     assert [str(problem) for problem in found] == [asked]
 
 
-def test_features_that_are_not_in_this_version_exist() -> None:
-    assert set(BY_NAME) >= NOT_IN_THIS_VERSION
+def test_every_feature_has_a_name_of_its_own() -> None:
     assert len(BY_NAME) == len(FEATURES)
 
 
@@ -241,8 +231,7 @@ def test_the_test_that_proves_a_yes_exists(project: Path, proof: str) -> None:
     assert name.partition("[")[0] in defined
 
 
-def test_a_variant_with_other_heads_is_checked_by_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capability, "NOT_IN_THIS_VERSION", frozenset())
+def test_a_variant_with_other_heads_is_checked_by_its_own_numbers() -> None:
     config, _ = resolve(parse("--task sft --tensor_parallel_degree 4 --nproc_per_node 4".split()))
     stub = cast(Family, Stub(dict.fromkeys(("sft", "data_parallel", "tensor_parallel"), YES)))
     model = replace(MODEL, num_heads=8)
