@@ -57,7 +57,7 @@ class LeadingRunner(StepRunner):
         """
         pieces = [make_piece(work, self._config) for work in works]
         with self._in_step():
-            self._tell([STEP, *pack(pieces, self._adapters).tolist()])
+            self._tell(np.concatenate([[STEP], pack(pieces, self._adapters)]))
             return self._own.compute(pieces)
 
     def rest(self) -> None:
@@ -82,8 +82,8 @@ class LeadingRunner(StepRunner):
         yield
         self._is_open = True
 
-    def _tell(self, numbers: list[int]) -> None:
-        self._wire.exchange(np.array(numbers, dtype=np.int64).tobytes(), PLACE)
+    def _tell(self, numbers: list[int] | np.ndarray) -> None:
+        self._wire.exchange(np.asarray(numbers, dtype=np.int64).tobytes(), PLACE)
 
 
 def follow(model: CausalLM) -> None:
