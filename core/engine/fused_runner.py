@@ -12,7 +12,7 @@ import paddle
 from ..ops.decoder_step import DecoderStep, Pages, StepRows
 from ..ops.from_array import from_array
 from ..parallel.tensor.model import split_of
-from .decoder_plan import NotCoveredError, PositionTables, plan_decoder
+from .decoder_plan import EmbeddingRows, NotCoveredError, PositionTables, plan_decoder
 from .paged_cache import PagedStore
 from .paged_runner import PagedRunner
 from .ranks import LeadingRunner
@@ -62,10 +62,13 @@ class FusedRunner(StepRunner):
             NotCoveredError: the step cannot do what the model does.
         """
         self._model, self._plain = model, plain
-        self._plan, self._tables = plan_decoder(model), PositionTables(model)
+        self._plan, self._tables, self._embeddings = plan_decoder(model), PositionTables(model), EmbeddingRows(model)
         store = plain.store
         assert isinstance(store, PagedStore), "choose_runner gives others to the plain runner"
-        example = paddle.zeros([1, self._plan.num_kv_heads, self._plan.head_dim])
+        # What integer weights have lost already is a hundred times as much as float16 keys and values lose.
+        is_half = self._plan.is_integer and self._plan.head_dim % 2 == 0
+        kind = paddle.float16 if is_half else paddle.float32
+        example = paddle.zeros([1, self._plan.num_kv_heads, self._plan.head_dim], dtype=kind)
         keys, values = zip(*(store.buffers(i, example, example) for i in range(len(self._plan.layers))), strict=True)
         self._step = DecoderStep(self._plan, Pages(keys, values, block_tokens))
         self._step.use_huge_pages()
@@ -104,13 +107,11 @@ class FusedRunner(StepRunner):
             positions_R: int64, of each in its sequence.
             rows: which token is whose.
         """
+        tables = self._tables.rows(positions_R, rows.starts)
+        results = self._step.run(self._embeddings.rows(ids_R, positions_R), rows, *tables)
+        if self._plan.head is not None or len(rows.wanted) == 0:
+            return results
         with inference(self._model):
-            tables = self._tables.rows(positions_R, rows.starts)
-            hidden_1RH = self._model.embed(from_array(ids_R[None]), from_array(positions_R[None]))
-            hidden_RH = hidden_1RH.reshape([len(ids_R), self._plan.hidden_size]).astype("float32")
-            results = self._step.run(hidden_RH, rows, *tables)
-            if self._plan.head is not None or len(rows.wanted) == 0:
-                return results
             last_WH = from_array(results)
             last_WH = last_WH if self._plan.norm is not None else self._model.finish(last_WH)
             logits_WV: np.ndarray = self._model.head(last_WH).astype("float32").numpy()

@@ -43,7 +43,7 @@ class PagedStore:
         self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * config.num_layers
 
     def buffers(self, layer: int, k_SKD: Tensor, v_SKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the buffers of a layer, which are made for the first keys and values."""
+        """Return the buffers of a layer, which are made for the first keys and values, of their type and shape."""
         found = self._buffers[layer]
         if found is None:
             found = (
@@ -54,12 +54,19 @@ class PagedStore:
         return found
 
     def extend(self, layer: int, written: Tensor, read: Tensor, k_SKD: Tensor, v_SKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values as they are, and return those of all sequences (``Store``)."""
+        """Write the new keys and values, and return those of all sequences (``Store``)."""
         out = []
         for buffer, new in zip(self.buffers(layer, k_SKD, v_SKD), (k_SKD, v_SKD), strict=True):
-            paddle.scatter_(buffer, written, new.contiguous())
-            out.append(paddle.index_select(buffer, read, axis=0))
+            kept = _movable(buffer)
+            paddle.scatter_(kept, written, _movable(new.astype(buffer.dtype).contiguous()))
+            found = paddle.index_select(kept, read, axis=0)
+            out.append(found.view(buffer.dtype).astype(new.dtype))
         return out[0], out[1]
+
+
+def _movable(numbers: Tensor) -> Tensor:
+    """Return the same memory as a type that Paddle can scatter on a CPU: float16, of an even size, two by two."""
+    return numbers.view(paddle.int32) if numbers.dtype == paddle.float16 else numbers
 
 
 class StepCache:

@@ -79,6 +79,11 @@ class DecoderPlan:
         """H."""
         return int(self.layers[0].q.table.inputs)
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether the blocks hold integer matrices."""
+        return any(layer.down.activations[0] < 32 for layer in self.layers)
+
     def matrices(self) -> list[Matrix]:
         """Return all matrices, in the order in which a step reads them."""
         found = [
@@ -180,7 +185,7 @@ class DecoderStep:
 
     def run(
         self,
-        hidden_RH: Tensor,
+        hidden_RH: np.ndarray,
         rows: StepRows,
         cosine_RP: np.ndarray | None = None,
         sine_RP: np.ndarray | None = None,
@@ -204,7 +209,7 @@ class DecoderStep:
         optional = (None if x is None else _array(x) for x in (cosine_RP, sine_RP, query_scales_R))
         table = _StepTable(
             hidden_RH.shape[0], len(rows.lengths),
-            hidden_RH.data_ptr(), *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
+            _array(hidden_RH), *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
             *optional, _array(rows.wanted), len(rows.wanted), _array(results),
         )  # fmt: skip
         kernel("decoder_step")(ctypes.addressof(self._tables[0]), ctypes.addressof(table))

@@ -64,7 +64,8 @@ void append_token(const Decoder& decoder, const Layer& layer, const int32_t* tab
 void gather_head(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t length, int64_t head, float* k,
                  float* v);
 
-constexpr int64_t CHUNK = 256;  // keys of one item: the same whatever the batch and the threads, and so are the sums
+constexpr int64_t CHUNK = 64;        // keys of one item: the same whatever the batch and the threads, and so are the sums
+constexpr int64_t MOST_HEADS = 128;  // query heads of one item of paged_avx512.cpp
 
 // What one query head found in one chunk of keys: the largest score, the sum of exponentials, and D sums of values.
 inline int64_t part_size(const Decoder& decoder) { return decoder.head_dim + 2; }
@@ -78,3 +79,8 @@ void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* tab
 void join_parts(const float* parts, int64_t chunks, int64_t head_dim, float* out);
 
 }  // namespace llm_run
+
+// attend_chunk() of paged_avx512.cpp, for the keys from `begin` to `end` - 1.
+void llm_run_avx512_attend(const llm_run::Decoder& decoder, const llm_run::Layer& layer, const int32_t* table, int64_t seen,
+                           int64_t begin, int64_t end, int64_t kv_head, int64_t kv_heads, const float* q, float* parts,
+                           int64_t part_stride);

@@ -159,8 +159,9 @@ class Run {
         int64_t few[TOGETHER], count = 0, first = 0;
         const auto flush = [&] {
             // All heads of a token together are one run of memory; they part only where threads would have nothing to do.
-            const int64_t kv_heads = decoder_.kv_heads, idle = 2 * team_.threads() / (count * chunks_);
-            const int64_t together = idle <= 1 ? kv_heads : (kv_heads + idle - 1) / idle;
+            const int64_t kv_heads = decoder_.kv_heads, idle = team_.threads() / (count * chunks_);
+            const int64_t most = group < MOST_HEADS ? MOST_HEADS / group : 1;
+            const int64_t share = idle <= 1 ? kv_heads : (kv_heads + idle - 1) / idle, together = share < most ? share : most;
             const int64_t cuts = (kv_heads + together - 1) / together;
             team_.each(count * cuts * chunks_, 1, [&](int64_t item) {
                 const int64_t chunk = item % chunks_, kv_head = item / chunks_ % cuts * together;
@@ -172,12 +173,11 @@ class Run {
                              kv_head + together < kv_heads ? together : kv_heads - kv_head,
                              q_ + row * width_ + kv_head * group * decoder_.head_dim, parts, head_parts);
             });
-            team_.each(count, 1, [&](int64_t place) {
-                const int64_t row = few[place], s = sequence_of(row);
+            team_.each(count * decoder_.heads, 1, [&](int64_t item) {
+                const int64_t place = item / decoder_.heads, head = item % decoder_.heads, row = few[place], s = sequence_of(row);
                 const int64_t seen = step_.lengths[s] - step_.starts[s + 1] + row + 1;
-                for (int64_t head = 0; head < decoder_.heads; ++head)
-                    join_parts(parts_ + ((first + place) * decoder_.heads + head) * head_parts, (seen + CHUNK - 1) / CHUNK,
-                               decoder_.head_dim, attended_ + row * width_ + head * decoder_.head_dim);
+                join_parts(parts_ + ((first + place) * decoder_.heads + head) * head_parts, (seen + CHUNK - 1) / CHUNK,
+                           decoder_.head_dim, attended_ + row * width_ + head * decoder_.head_dim);
             });
             first += count;
             count = 0;

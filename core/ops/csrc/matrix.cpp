@@ -59,12 +59,13 @@ bool avx512_allowed = true;
 }  // namespace
 
 bool has_avx512() {
-    static const bool supported = __builtin_cpu_supports("avx512f");
+    static const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     return supported && avx512_allowed;
 }
 
 bool has_vnni() {
-    static const bool supported = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
+    static const bool supported = __builtin_cpu_supports("avx512vnni");
     return supported && has_avx512();
 }
 

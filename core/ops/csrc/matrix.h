@@ -88,7 +88,7 @@ namespace llm_run {
 constexpr int64_t AVX512_ROWS = 8;    // of a tile
 constexpr int64_t AVX512_PANEL = 32;  // columns of it
 
-// Whether this CPU has the instructions of matrix_avx512.cpp and of matrix_vnni.cpp.
+// Whether this CPU has the instructions of the *_avx512.cpp, and of matrix_vnni.cpp.
 bool has_avx512();
 bool has_vnni();
 
@@ -101,6 +101,6 @@ void llm_run_avx512_tile(int64_t rows, int64_t depth, const float* x, int64_t x_
 void llm_run_avx512_tile(int64_t rows, int64_t depth, const float* x, int64_t x_step, const uint16_t* w, int64_t w_row,
                          const uint16_t* next, float* sums, int64_t sums_row, bool add);
 
-// Of matrix_vnni.cpp: runs only where the CPU has AVX-512 VNNI. count is 1 to 4.
-void llm_run_vnni_panel(const llm_run::Matrix& matrix, const llm_run::Rows& rows, int64_t row, int64_t count, int64_t panel,
-                        float* out);
+// Of matrix_vnni.cpp: runs only where the CPU has AVX-512 VNNI. Sums of 1 to 4 rows and 1 or 2 panels: out [count, panels * 16].
+void llm_run_vnni_panels(const llm_run::Matrix& matrix, const llm_run::Rows& rows, int64_t row, int64_t count, int64_t panel,
+                         int64_t panels, float* out);

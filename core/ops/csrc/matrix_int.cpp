@@ -148,27 +148,43 @@ void quantize_row(const Rows& rows, int64_t row, double input_scale) {
     }
 }
 
+namespace {
+
+// y = sums times the scales of the outputs, plus the bias.
+void store_outputs(const Matrix& matrix, const float* sums, int64_t o, int64_t width, float* y) {
+    for (int64_t i = 0; i < width; ++i)
+        y[i] = sums[i] * matrix.row_scales[o + i] + (matrix.bias == nullptr ? 0.0f : matrix.bias[o + i]);
+}
+
+// Tiles of up to 4 rows and 2 panels; a single row has nothing to gain from a second stream of memory.
+void multiply_vnni(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
+    constexpr int64_t ROWS = 4, PANELS = 2;
+    for (int64_t o = start, width; o < end; o += width) {
+        const int64_t panels = rows.count > 1 && end - o > OUTPUTS ? PANELS : 1, step = panels * OUTPUTS;
+        width = end - o < step ? end - o : step;
+        for (int64_t m = 0; m < rows.count; m += ROWS) {
+            float sums[ROWS * PANELS * OUTPUTS];
+            const int64_t count = rows.count - m < ROWS ? rows.count - m : ROWS;
+            llm_run_vnni_panels(matrix, rows, m, count, o / OUTPUTS, panels, sums);
+            for (int64_t r = 0; r < count; ++r)
+                store_outputs(matrix, sums + r * step, o, width, y + (m + r) * matrix.outputs + o);
+        }
+    }
+}
+
+}  // namespace
+
 void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
-    const bool vnni = has_vnni();
+    if (has_vnni()) return multiply_vnni(rows, matrix, start, end, y);
     const auto half_product = matrix.kind == INT4   ? half_panel<INT4>
                               : matrix.kind == INT8 ? half_panel<INT8>
                                                     : half_panel<INT8_INT8>;
     for (int64_t o = start; o < end; o += OUTPUTS) {
         const int64_t width = end - o < OUTPUTS ? end - o : OUTPUTS;
-        for (int64_t m = 0; m < rows.count;) {
-            float out[4 * OUTPUTS];
-            const int64_t count = !vnni ? 1 : rows.count - m < 4 ? rows.count - m : 4;
-            if (vnni) {
-                llm_run_vnni_panel(matrix, rows, m, count, o / OUTPUTS, out);
-            } else {
-                for (int64_t half = 0; half < 2; ++half)
-                    half_product(matrix, rows, m, o / OUTPUTS, half, out + half * 8);
-            }
-            for (int64_t r = 0; r < count; ++r)
-                for (int64_t i = 0; i < width; ++i)
-                    y[(m + r) * matrix.outputs + o + i] =
-                        out[r * OUTPUTS + i] * matrix.row_scales[o + i] + (matrix.bias == nullptr ? 0.0f : matrix.bias[o + i]);
-            m += count;
+        for (int64_t m = 0; m < rows.count; ++m) {
+            float out[OUTPUTS];
+            for (int64_t half = 0; half < 2; ++half) half_product(matrix, rows, m, o / OUTPUTS, half, out + half * 8);
+            store_outputs(matrix, out, o, width, y + m * matrix.outputs + o);
         }
     }
 }

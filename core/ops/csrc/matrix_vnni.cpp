@@ -10,86 +10,135 @@ using llm_run::Rows;
 
 namespace {
 
-template <int M, int64_t KIND>
-void panel_product(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
-    constexpr bool EIGHT = KIND != llm_run::INT4, HAS_HIGH = KIND != llm_run::INT8_INT8;
-    constexpr int64_t BYTES = EIGHT ? 512 : 256, LANES16 = 16, INPUTS = 32;
-    const int64_t blocks = (rows.width + INPUTS - 1) / INPUTS, group_blocks = matrix.group_blocks;
-    const int64_t groups = (blocks + group_blocks - 1) / group_blocks;
-    const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * blocks * BYTES;
-    const uint16_t* scales = matrix.scales + panel * groups * LANES16;
-    const int8_t* high = rows.high + row * blocks * INPUTS;
-    const int8_t* low = rows.low + row * blocks * INPUTS;
-    const __m512i half = _mm512_set1_epi8(15);
-    __m512 total[M];
-    for (int m = 0; m < M; ++m) total[m] = _mm512_setzero_ps();
-    for (int64_t g = 0; g < groups; ++g) {
-        const int64_t end = (g + 1) * group_blocks < blocks ? (g + 1) * group_blocks : blocks;
-        __m512i zeros = _mm512_set1_epi32(EIGHT ? 128 : 8);
-        if (matrix.zeros != nullptr) {
-            const uint8_t* at = matrix.zeros + (panel * groups + g) * LANES16;
-            zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-        }
-        __m512 part[M];
-        for (int m = 0; m < M; ++m) part[m] = _mm512_setzero_ps();
-        for (int64_t b = g * group_blocks; b < end; ++b) {
-            __m512i above[M], below[M];
-            for (int m = 0; m < M; ++m) above[m] = below[m] = _mm512_setzero_si512();
-            const uint8_t* block = data + b * BYTES;
+constexpr int64_t LANES16 = 16, INPUTS = 32;
+
+// Bytes ahead of the codes that are read, brought to the first cache. One row of 8-bit codes is so little work that the CPU
+// itself reads far enough ahead.
+constexpr int64_t FAR = 6144;
+
+// Four neighbouring activations in every lane.
+inline __m512i four(const int8_t* p) {
+    int32_t all;
+    __builtin_memcpy(&all, p, 4);
+    return _mm512_set1_epi32(all);
+}
+
+// Sums over one block of M rows and P panels.
+template <int M, int P, int64_t KIND>
+struct Block {
+    static constexpr bool EIGHT = KIND != llm_run::INT4, HAS_HIGH = KIND != llm_run::INT8_INT8;
+    static constexpr int64_t BYTES = EIGHT ? 512 : 256;
+    __m512i above[P][M], below[P][M];
+
+    // `stride` bytes lie between panels, `width` entries between rows of activations.
+    inline void add(const uint8_t* data, int64_t stride, const uint8_t* ahead, const int8_t* high, const int8_t* low,
+                    int64_t width) {
+        const __m512i half = _mm512_set1_epi8(15);
 #pragma GCC unroll 8
-            for (int q = 0; q < (EIGHT ? 8 : 4); ++q) {
-                // One row of 8-bit codes is so little work that the CPU itself reads far enough ahead.
-                if (M > 1 || !EIGHT) _mm_prefetch(reinterpret_cast<const char*>(block + 6144 + q * 64), _MM_HINT_T0);
-                const __m512i both = _mm512_loadu_si512(block + q * 64);
-                const __m512i first = EIGHT ? both : _mm512_and_si512(both, half);
-                const __m512i second = EIGHT ? both : _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
+        for (int q = 0; q < (EIGHT ? 8 : 4); ++q) {
+            __m512i first[P], second[P];
 #pragma GCC unroll 4
-                for (int m = 0; m < M; ++m) {
-                    const int8_t* h = high + (m * blocks + b) * INPUTS + 4 * q;
-                    const int8_t* l = low + (m * blocks + b) * INPUTS + 4 * q;
-                    int32_t h4, l4;
-                    __builtin_memcpy(&h4, h, 4);
-                    __builtin_memcpy(&l4, l, 4);
-                    if (HAS_HIGH) above[m] = _mm512_dpbusd_epi32(above[m], first, _mm512_set1_epi32(h4));
-                    below[m] = _mm512_dpbusd_epi32(below[m], first, _mm512_set1_epi32(l4));
-                    if (!EIGHT) {
-                        __builtin_memcpy(&h4, h + 16, 4);
-                        __builtin_memcpy(&l4, l + 16, 4);
-                        above[m] = _mm512_dpbusd_epi32(above[m], second, _mm512_set1_epi32(h4));
-                        below[m] = _mm512_dpbusd_epi32(below[m], second, _mm512_set1_epi32(l4));
-                    }
+            for (int p = 0; p < P; ++p) {
+                if (ahead != nullptr) _mm_prefetch(reinterpret_cast<const char*>(ahead + p * stride + q * 64), _MM_HINT_T0);
+                const __m512i both = _mm512_loadu_si512(data + p * stride + q * 64);
+                first[p] = EIGHT ? both : _mm512_and_si512(both, half);
+                second[p] = EIGHT ? both : _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
+            }
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) {
+                const int8_t *h = high + m * width + 4 * q, *l = low + m * width + 4 * q;
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) {
+                    if (HAS_HIGH) above[p][m] = _mm512_dpbusd_epi32(above[p][m], first[p], four(h));
+                    below[p][m] = _mm512_dpbusd_epi32(below[p][m], first[p], four(l));
+                }
+                if (EIGHT) continue;
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) {
+                    above[p][m] = _mm512_dpbusd_epi32(above[p][m], second[p], four(h + 16));
+                    below[p][m] = _mm512_dpbusd_epi32(below[p][m], second[p], four(l + 16));
                 }
             }
+        }
+    }
+};
+
+template <int M, int P, int64_t KIND, bool HAS_ZEROS>
+void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
+    using Sums = Block<M, P, KIND>;
+    constexpr int64_t BYTES = Sums::BYTES, AHEAD = M == 1 && Sums::EIGHT ? 0 : FAR / BYTES;
+    const int64_t blocks = (rows.width + INPUTS - 1) / INPUTS, group_blocks = matrix.group_blocks;
+    const int64_t groups = (blocks + group_blocks - 1) / group_blocks, stride = blocks * BYTES;
+    const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * stride;
+    const int8_t *high = rows.high + row * blocks * INPUTS, *low = rows.low + row * blocks * INPUTS;
+    __m512 total[P][M];
+    for (int p = 0; p < P; ++p)
+        for (int m = 0; m < M; ++m) total[p][m] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < groups; ++g) {
+        const int64_t end = (g + 1) * group_blocks < blocks ? (g + 1) * group_blocks : blocks;
+        __m512 scale[P];
+        __m512i zeros[P];
+        for (int p = 0; p < P; ++p) {
+            const int64_t at = ((panel + p) * groups + g) * LANES16;
+            scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(matrix.scales + at)));
+            if (HAS_ZEROS) zeros[p] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(matrix.zeros + at)));
+        }
+        for (int64_t b = g * group_blocks; b < end; ++b) {
+            Sums sums;
             for (int m = 0; m < M; ++m) {
-                const int64_t at = (row + m) * blocks + b;
-                const __m512i offset = _mm512_mullo_epi32(zeros, _mm512_set1_epi32(rows.sums[at]));
-                const __m512i sum = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(above[m], 7), below[m]), offset);
-                part[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(rows.scales[at]), part[m]);
+                // What the codes that stand for 0 will have added.
+                const int32_t sum = rows.sums[(row + m) * blocks + b];
+                for (int p = 0; p < P; ++p) {
+                    sums.above[p][m] = _mm512_setzero_si512();
+                    sums.below[p][m] = HAS_ZEROS ? _mm512_mullo_epi32(zeros[p], _mm512_set1_epi32(-sum))
+                                                 : _mm512_set1_epi32((Sums::EIGHT ? -128 : -8) * sum);
+                }
+            }
+            const uint8_t* block = data + b * BYTES;
+            const uint8_t* ahead = AHEAD == 0 ? nullptr : block + AHEAD * BYTES + (b + AHEAD < blocks ? 0 : (P - 1) * stride);
+            sums.add(block, stride, ahead, high + b * INPUTS, low + b * INPUTS, blocks * INPUTS);
+            for (int m = 0; m < M; ++m) {
+                const __m512 row_scale = _mm512_set1_ps(rows.scales[(row + m) * blocks + b]);
+                for (int p = 0; p < P; ++p) {
+                    const __m512i below = sums.below[p][m];
+                    const __m512i sum = Sums::HAS_HIGH ? _mm512_add_epi32(_mm512_slli_epi32(sums.above[p][m], 7), below) : below;
+                    total[p][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale[p], row_scale), total[p][m]);
+                }
             }
         }
-        const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + g * LANES16));
-        const __m512 scale = _mm512_cvtph_ps(halves);
-        for (int m = 0; m < M; ++m) total[m] = _mm512_fmadd_ps(part[m], scale, total[m]);
     }
-    for (int m = 0; m < M; ++m) _mm512_storeu_ps(out + m * LANES16, total[m]);
+    for (int m = 0; m < M; ++m)
+        for (int p = 0; p < P; ++p) _mm512_storeu_ps(out + (m * P + p) * LANES16, total[p][m]);
+}
+
+template <int M, int P, int64_t KIND>
+void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
+    if (matrix.zeros != nullptr) tile<M, P, KIND, true>(matrix, rows, row, panel, out);
+    else tile<M, P, KIND, false>(matrix, rows, row, panel, out);
+}
+
+template <int P, int64_t KIND>
+void some_rows(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
+    switch (count) {
+        case 1: return tile<1, P, KIND>(matrix, rows, row, panel, out);
+        case 2: return tile<2, P, KIND>(matrix, rows, row, panel, out);
+        case 3: return tile<3, P, KIND>(matrix, rows, row, panel, out);
+        default: return tile<4, P, KIND>(matrix, rows, row, panel, out);
+    }
 }
 
 template <int64_t KIND>
-void some_rows(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
-    switch (count) {
-        case 1: return panel_product<1, KIND>(matrix, rows, row, panel, out);
-        case 2: return panel_product<2, KIND>(matrix, rows, row, panel, out);
-        case 3: return panel_product<3, KIND>(matrix, rows, row, panel, out);
-        default: return panel_product<4, KIND>(matrix, rows, row, panel, out);
-    }
+void some_panels(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, int64_t panels, float* out) {
+    if (panels == 1) some_rows<1, KIND>(matrix, rows, row, count, panel, out);
+    else some_rows<2, KIND>(matrix, rows, row, count, panel, out);
 }
 
 }  // namespace
 
-void llm_run_vnni_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
-    switch (matrix.kind) {
-        case llm_run::INT8: return some_rows<llm_run::INT8>(matrix, rows, row, count, panel, out);
-        case llm_run::INT4: return some_rows<llm_run::INT4>(matrix, rows, row, count, panel, out);
-        default: return some_rows<llm_run::INT8_INT8>(matrix, rows, row, count, panel, out);
-    }
+void llm_run_vnni_panels(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, int64_t panels,
+                         float* out) {
+    const auto run = matrix.kind == llm_run::INT8   ? some_panels<llm_run::INT8>
+                     : matrix.kind == llm_run::INT4 ? some_panels<llm_run::INT4>
+                                                    : some_panels<llm_run::INT8_INT8>;
+    run(matrix, rows, row, count, panel, panels, out);
 }

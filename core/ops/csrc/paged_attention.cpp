@@ -144,9 +144,8 @@ class Chunk {
 };
 
 template <typename T>
-void attend(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t kv_head,
-            int64_t kv_heads, const float* q, float* parts, int64_t part_stride) {
-    const int64_t begin = chunk * CHUNK, end = begin + CHUNK < seen ? begin + CHUNK : seen;
+void attend(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t begin, int64_t end,
+            int64_t kv_head, int64_t kv_heads, const float* q, float* parts, int64_t part_stride) {
     Chunk<T> part(decoder, table, begin, end, kv_head, kv_heads * (decoder.heads / decoder.kv_heads));
     part.score(layer.keys, q);
     part.normalise(seen, parts, part_stride);
@@ -192,8 +191,10 @@ void gather_head(const Decoder& decoder, const Layer& layer, const int32_t* tabl
 
 void attend_chunk(const Decoder& decoder, const Layer& layer, const int32_t* table, int64_t seen, int64_t chunk, int64_t kv_head,
                   int64_t kv_heads, const float* q, float* parts, int64_t part_stride) {
-    const auto run = decoder.pages.half ? attend<uint16_t> : attend<float>;
-    run(decoder, layer, table, seen, chunk, kv_head, kv_heads, q, parts, part_stride);
+    const int64_t begin = chunk * CHUNK, end = begin + CHUNK < seen ? begin + CHUNK : seen;
+    const bool fits = kv_heads * (decoder.heads / decoder.kv_heads) <= MOST_HEADS;
+    const auto run = fits && has_avx512() ? llm_run_avx512_attend : decoder.pages.half ? attend<uint16_t> : attend<float>;
+    run(decoder, layer, table, seen, begin, end, kv_head, kv_heads, q, parts, part_stride);
 }
 
 void join_parts(const float* parts, int64_t chunks, int64_t head_dim, float* out) {

@@ -39,6 +39,16 @@ def kernels() -> None:
         prefer(op, "native")
 
 
+@pytest.fixture(params=[True, False], ids=["avx512", "avx2"])
+def instructions(request: pytest.FixtureRequest, kernels: None) -> Iterator[None]:
+    """Run the test with the instructions of this CPU, and with those that every supported one has."""
+    if request.param and not native.kernel("has_vnni")():
+        pytest.skip("this CPU has no AVX-512 VNNI")
+    native.kernel("allow_avx512")(int(request.param))
+    yield
+    native.kernel("allow_avx512")(1)
+
+
 @pytest.fixture
 def random() -> Callable[..., np.ndarray]:
     """Normal float32 numbers, the same in every run."""

@@ -1,27 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import paddle
 import pytest
 
-from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear, native
+from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear
 from llm_run.core.ops.matrix import float_matrix, integer_matrix, multiply, why_not_packed
 
 ROWS = (1, 2, 3, 4, 5, 7, 13, 33, 64)
 PACKED_ERROR = 5e-4
 """Of a product, relative in the mean square: scales in float16, and activations of 15 bits."""
-
-
-@pytest.fixture(params=[True, False], ids=["vnni", "avx2"])
-def instructions(request: pytest.FixtureRequest, kernels: None) -> Iterator[None]:
-    """Run the test with the instructions of this CPU, and with those that every supported one has."""
-    if request.param and not native.kernel("has_vnni")():
-        pytest.skip("this CPU has no AVX-512 VNNI")
-    native.kernel("allow_avx512")(int(request.param))
-    yield
-    native.kernel("allow_avx512")(1)
 
 
 def quantized(bits: int, outputs: int, inputs: int, group_size: int, *, has_zeros: bool = False) -> QuantizedWeight:
