@@ -49,10 +49,18 @@ class Ours:
                     layer.to(dtype="bfloat16")
         if OURS[kind] is not None:
             quantize(model, *OURS[kind], rounds_inputs=kind == "w8a8")
+        self.model = model
         self._blocks = -(-MOST_TOKENS // BLOCK_TOKENS) + BATCH
         self._runner = FusedRunner(model, PagedRunner(model, self._blocks, BLOCK_TOKENS), BLOCK_TOKENS)
         self._tables = np.zeros([0, 0], np.int32)
         self._lengths = np.zeros(0, np.int64)
+
+    def bytes_read(self, context: int) -> int:
+        """Return what one token reads that follows so many: all matrices, and the keys and values."""
+        step = self._runner._step
+        pages = step.pages.keys + step.pages.values
+        a_token = sum(page.size // page.shape[0] * page.element_size() for page in pages)
+        return sum(matrix.num_bytes for matrix in step.plan.matrices()) + context * a_token
 
     def reset(self, num_sequences: int) -> None:
         width = self._blocks // num_sequences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Several
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,16 +89,23 @@ class FusedRunner(StepRunner):
         return [found[place] for place in range(len(works))]
 
     def _run(self, works: Several[Work]) -> list[np.ndarray]:
-        counts = np.array([work.size for work in works], dtype=np.int64)
-        before = np.array([work.start for work in works], dtype=np.int64)
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        ids_R = np.concatenate([np.asarray(work.new_ids, dtype=np.int64) for work in works])
-        positions_R = np.arange(len(ids_R)) + np.repeat(before - starts[:-1], counts) + self._first_position
-        cuts, wanted = _wanted(works, starts)
+        # Lists first: a step has few numbers, and each call of NumPy costs more than many of them.
+        ids: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        starts, lengths, cuts = [0], [], [0]
+        for work in works:
+            ids += work.new_ids
+            first = self._first_position + work.start
+            positions += range(first, first + work.size)
+            wanted += range(len(ids) - work.num_results, len(ids))
+            starts.append(len(ids))
+            lengths.append(self._num_shared + work.start + work.size)
+            cuts.append(len(wanted))
         tables = _block_tables([[*self._prefix_blocks, *work.sequence.blocks] for work in works])
-        rows = StepRows(starts, self._num_shared + before + counts, tables, wanted)
-        logits_WV = self.forward(ids_R, positions_R, rows)
-        return np.split(logits_WV, cuts[:-1])
+        rows = StepRows(_integers(starts), _integers(lengths), tables, _integers(wanted))
+        logits_WV = self.forward(_integers(ids), _integers(positions), rows)
+        return [logits_WV[start:end] for start, end in pairwise(cuts)]
 
     def forward(self, ids_R: np.ndarray, positions_R: np.ndarray, rows: StepRows) -> np.ndarray:
         """Append tokens to their sequences and return the logits of the wanted rows, float32 [wanted, V].
@@ -118,14 +126,8 @@ class FusedRunner(StepRunner):
             return logits_WV
 
 
-def _wanted(works: Several[Work], starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many results there are up to the end of each piece of work, and their rows."""
-    rows: list[int] = []
-    ends = []
-    for work, end in zip(works, starts[1:], strict=True):
-        rows += range(end - work.num_results, end)
-        ends.append(len(rows))
-    return np.array(ends), np.array(rows, dtype=np.int64)
+def _integers(numbers: list[int]) -> np.ndarray:
+    return np.array(numbers, dtype=np.int64)
 
 
 def _prefix_blocks(model: CausalLM, store: PagedStore, block_tokens: int) -> range:
