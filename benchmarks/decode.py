@@ -40,7 +40,10 @@ class Ours:
         from llm_run.core.registry.manager import load_family
 
         family = load_family("llama")
-        config = family.card.config_class.from_fields({"model_type": "llama", **SHAPES[shape]})
+        fields = {"model_type": "llama", **SHAPES[shape]}
+        if OURS[kind] is not None:
+            fields["tie_word_embeddings"] = False  # --quantize_lm_head
+        config = family.card.config_class.from_fields(fields)
         model = family.build_model(config)
         model.eval()
         if kind == "bfloat16":

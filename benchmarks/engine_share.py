@@ -1,4 +1,4 @@
-"""How much of decoding is Python: the wall time of an engine's steps, and the part of it that the C++ step takes.
+"""How much of decoding is Python: the time between the C++ calls of an engine's steps, and the time within them.
 
 python benchmarks/engine_share.py [--shape 270m] [--kinds float32 int8 int4] [--tokens 200] [--requests 1]
 
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 from decode import OURS, Ours
@@ -26,7 +27,7 @@ def measure(shape: str, kind: str, tokens: int, requests: int) -> str:
     from llm_run.core.ops import decoder_step
 
     model = Ours(shape, kind).model
-    native_s: list[float] = []
+    calls: list[tuple[float, float]] = []
     find = decoder_step.kernel
 
     def timed(name: str) -> Any:
@@ -35,22 +36,25 @@ def measure(shape: str, kind: str, tokens: int, requests: int) -> str:
         def call(*pointers: int) -> None:
             start = time.perf_counter()
             function(*pointers)
-            native_s.append(time.perf_counter() - start)
+            calls.append((start, time.perf_counter()))
 
-        return call
+        return call if name == "decoder_step" else function
 
-    decoder_step.kernel = timed
     engine = Engine(model, None, EngineLimits(cache_tokens=4096))
+    decoder_step.kernel = timed
     engine.start()
     settings = SamplingSettings(max_new_tokens=tokens)
-    native_s.clear()
     handles = [engine.submit(Request(prompt=list(range(3, 67)), settings=settings)) for _ in range(requests)]
-    stamps = [[time.perf_counter() for _ in handle] for handle in handles[:1]][0]
+    for handle in handles:
+        assert len(list(handle)) == tokens
     engine.stop()
-    step_s = statistics.median(after - before for before, after in zip(stamps[8:], stamps[9:], strict=False))
-    native = statistics.median(native_s[8:])
-    share = f"{1e3 * (step_s - native):.2f} ms of Python, {1 - native / step_s:.1%}"
-    return f"{shape} {kind}, {requests} at once: a step {1e3 * step_s:.2f} ms, C++ {1e3 * native:.2f} ms; {share}"
+    steady = calls[8:-8]  # prompts and last answers aside
+    inside_ms = 1e3 * statistics.median(end - start for start, end in steady)
+    outside_ms = 1e3 * statistics.median(after[0] - before[1] for before, after in pairwise(steady))
+    share = outside_ms / (inside_ms + outside_ms)
+    return (
+        f"{shape} {kind}, {requests} at once: C++ {inside_ms:.2f} ms a step, Python {outside_ms:.2f} ms ({share:.1%})"
+    )
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ class PositionTables:
         if last > self._count:
             self._count = max(2 * self._count, last, 1024)
             self._known = _tables(self._model, np.arange(self._count))
-        return tuple(None if table is None else table[positions_R] for table in self._known)
+        return tuple(None if table is None else table.take(positions_R, axis=0) for table in self._known)
 
 
 def _tables(model: CausalLM, positions_R: np.ndarray) -> tuple[np.ndarray | None, ...]:

@@ -66,7 +66,7 @@ class FusedRunner(StepRunner):
         self._plan, self._tables, self._embeddings = plan_decoder(model), PositionTables(model), EmbeddingRows(model)
         store = plain.store
         assert isinstance(store, PagedStore), "choose_runner gives others to the plain runner"
-        # What integer weights have lost already is a hundred times as much as float16 keys and values lose.
+        # Weights of 8 bits have lost about 0.8 % of a number (in the mean square), float16 keys and values lose 0.02 %.
         is_half = self._plan.is_integer and self._plan.head_dim % 2 == 0
         kind = paddle.float16 if is_half else paddle.float32
         example = paddle.zeros([1, self._plan.num_kv_heads, self._plan.head_dim], dtype=kind)

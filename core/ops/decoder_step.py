@@ -230,7 +230,8 @@ class DecoderStep:
 
 def _array(values: np.ndarray) -> int:
     assert values.flags.c_contiguous
-    return values.ctypes.data
+    address: int = values.__array_interface__["data"][0]  # half the time of ``values.ctypes.data``
+    return address
 
 
 def _norm(norm: Norm | None) -> _NormTable:
