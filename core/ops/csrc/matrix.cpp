@@ -12,6 +12,7 @@ Sgemm library_sgemm = nullptr;  // cblas_sgemm of the BLAS that Paddle brings
 // From so many rows on a BLAS is faster. With AVX2 50 GFLOP/s of one thread against 28 at 12 rows, level with it at 8; with
 // AVX-512 90 to 95 of both, where the BLAS does not suffer from rows that lie a power of two apart.
 inline int64_t many_rows() { return has_avx512() ? 96 : 12; }
+constexpr int64_t MOST = 3;      // products at once
 constexpr int64_t AT_ONCE = 64;  // outputs that one thread takes
 
 bool goes_to_blas(const Rows& rows, const Matrix& matrix) {
@@ -43,14 +44,24 @@ struct Cut {
     float* sums;  // [items, O], or null: by outputs
 };
 
-void add_sums(Team& team, const Matrix& matrix, const Cut& cut, float* y) {
-    const int64_t n = matrix.outputs;
-    team.each((n + 8 * AT_ONCE - 1) / (8 * AT_ONCE), 1, [&](int64_t item) {
-        const int64_t start = item * 8 * AT_ONCE, end = start + 8 * AT_ONCE < n ? start + 8 * AT_ONCE : n;
+// Of all products at once: their ends are one meeting of the threads.
+void add_sums(Team& team, const Product* products, const Cut* cuts, int64_t count) {
+    constexpr int64_t WIDTH = 8 * AT_ONCE;
+    int64_t items = 0, first[MOST];
+    for (int64_t p = 0; p < count; ++p) {
+        first[p] = items;
+        if (cuts[p].sums != nullptr) items += (products[p].matrix->outputs + WIDTH - 1) / WIDTH;
+    }
+    team.each(items, 1, [&](int64_t item) {
+        int64_t p = count - 1;
+        while (item < first[p]) --p;
+        const Matrix& matrix = *products[p].matrix;
+        float* y = products[p].y;
+        const int64_t n = matrix.outputs, start = (item - first[p]) * WIDTH, end = start + WIDTH < n ? start + WIDTH : n;
         for (int64_t o = start; o < end; ++o) y[o] = matrix.bias == nullptr ? 0.0f : matrix.bias[o];
-        for (int64_t part = 0; part < cut.items; ++part)
+        for (int64_t part = 0; part < cuts[p].items; ++part)
 #pragma omp simd
-            for (int64_t o = start; o < end; ++o) y[o] += cut.sums[part * n + o];
+            for (int64_t o = start; o < end; ++o) y[o] += cuts[p].sums[part * n + o];
     });
 }
 
@@ -70,9 +81,8 @@ bool has_vnni() {
 }
 
 void multiply(Team& team, const Rows& rows, const Product* products, int64_t count) {
-    constexpr int64_t MOST = 3;
     thread_local Scratch scratch;
-    const int64_t parts = 2 * team.threads();
+    const int64_t parts = team.threads();  // one run of memory for each: shorter ones cost 4 %
     int64_t floats = 0, items = 0;
     for (int64_t p = 0; p < count; ++p) floats += parts * products[p].matrix->outputs;
     float* sums = rows.count == 1 ? scratch.take(floats) : nullptr;
@@ -102,8 +112,7 @@ void multiply(Team& team, const Rows& rows, const Product* products, int64_t cou
         if (cuts[p].sums != nullptr) sum_inputs(rows, matrix, start, end, cuts[p].sums + part * matrix.outputs);
         else (matrix.is_integer() ? multiply_integers : multiply_floats)(rows, matrix, start, end, products[p].y);
     });
-    for (int64_t p = 0; p < count; ++p)
-        if (cuts[p].sums != nullptr) add_sums(team, *products[p].matrix, cuts[p], products[p].y);
+    if (sums != nullptr) add_sums(team, products, cuts, count);
 }
 
 bool wants_blas(int64_t rows) { return library_sgemm != nullptr && rows >= many_rows(); }

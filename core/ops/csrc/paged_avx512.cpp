@@ -147,7 +147,6 @@ class Chunk {
 
     __m512 dot(const float* q, const T* k) const {
         __m512 sum = _mm512_setzero_ps();
-#pragma GCC unroll 8
         for (int64_t r = 0; r < registers(); ++r)
             sum = _mm512_fmadd_ps(load16(q + r * LANES16, lanes(r)), load16(k + r * LANES16, lanes(r)), sum);
         return sum;
