@@ -17,9 +17,9 @@ ANSWERING = (*DECODING, "evaluate")
 """Tasks whose options say how long answers are."""
 ASKING = (*ANSWERING, "serve")
 """Tasks that load a model to ask it something."""
-SHARING = (*TRAINING, "generate", "serve")
-"""Tasks that may share a model's matrices between processes."""
 QUANTIZING = ("ptq", "gptq")
+SHARING = (*TRAINING, "generate", "serve", *QUANTIZING)
+"""Tasks that may share a model's matrices between processes."""
 ALL = ("*",)
 """Read whatever the task is."""
 

@@ -15,7 +15,7 @@ from ..tasks import TASKS
 from .coerce import coerce
 from .files import read_config
 from .flags import Arguments
-from .option import DECODING
+from .option import DECODING, SHARING, TRAINING
 from .schema import GROUPS, Option, aliases, options
 from .seed_keys import MODES, RETIRED
 
@@ -193,8 +193,10 @@ def _not_read(found: Resolution, setting: Setting, key: str, option: Option) -> 
     if setting.origin != FLAG:
         found.note(setting, f"not read by --task {found.task}")
     else:
-        readers = ", ".join(option.tasks)
-        found.problems.append(Problem(key, "", f"is not read by --task {found.task}", f"It is for {readers}."))
+        remedy = f"It is for {', '.join(option.tasks)}."
+        if option.tasks == TRAINING and option.group == "launch" and found.task in SHARING:
+            remedy += f" Several processes share --task {found.task} by --tensor_parallel_degree."
+        found.problems.append(Problem(key, "", f"is not read by --task {found.task}", remedy))
 
 
 def _take_mode(found: Resolution, setting: Setting) -> None:

@@ -33,6 +33,16 @@ def check_sharing(plan: ParallelPlan, config: RunConfig, world: World) -> Iterat
         yield Problem(key, value, reason, f"Start {plan.mp}, or use {TENSOR} {world.size}.")
 
 
+def check_quantizing(plan: ParallelPlan, config: RunConfig, world: World) -> Iterator[Problem]:
+    """Yield what does not fit where a model is quantized: ranks share out batches, rows and blocks, as many as there
+    are, so that no number of the model has to divide."""
+    if plan.mp != world.size:
+        key, value = world.asked_by
+        processes = "1 process" if world.size == 1 else f"{world.size} processes"
+        reason = f"makes {processes}; --task {config.task} has work for those of {TENSOR} ({plan.mp})"
+        yield Problem(key, value, reason, f"Start {plan.mp}, or use {TENSOR} {world.size}.")
+
+
 def check_limits(plan: ParallelPlan, config: RunConfig) -> Iterator[Problem]:
     """Yield what the task of a run has no way to do under its plan."""
     algorithm = config.adapter.weight_quantize_algo

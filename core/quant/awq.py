@@ -1,8 +1,8 @@
 """Activation-aware scales and clipping: what weights are multiplied by, and cut at, before they are rounded.
 
-Source: Lin et al. 2023, arXiv:2306.00978, sections 3.2 (scales) and 5.1 (clipping). Pure numpy. Output errors are
+Source: Lin et al. 2023, arXiv:2306.00978, sections 3.2 (scales) and 5.1 (clipping). Output errors are
 computed from the mean of ``x x^T``, which gives what the samples themselves would give. Shape letters: O outputs,
-I inputs, G groups of inputs that share a scale, J inputs of a group.
+I inputs, G groups of inputs that share a scale, J inputs of a group, S scales that are tried.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .grid import Grid, GridSpec, fit_grid
+from .ranks import ALONE, Ranks
 
 STEPS = 20
 """Exponents between 0 and 1 that are tried."""
@@ -20,7 +21,11 @@ SHRINKS = np.linspace(1.0, 0.5, 11, dtype=np.float32)
 
 
 def search_scale(
-    weights: Sequence[np.ndarray], mean_abs_I: np.ndarray, hessian_II: np.ndarray, spec: GridSpec
+    weights: Sequence[np.ndarray],
+    mean_abs_I: np.ndarray,
+    hessian_II: np.ndarray,
+    spec: GridSpec,
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """Return the factors [I] on the inputs' columns that leave the least error of outputs after rounding.
 
@@ -31,19 +36,25 @@ def search_scale(
         mean_abs_I: mean absolute value of each input; inputs with the same one get the same factor.
         hessian_II: mean of ``x x^T``.
         spec: bits and groups.
+        ranks: each tries the factors on some of the outputs.
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came to something else.
     """
     sizes_I = np.maximum(mean_abs_I, 1e-8).astype(np.float32)
-    best, best_I = float("inf"), np.ones(len(sizes_I), dtype=np.float32)
+    tried = []
     for step in range(STEPS):
         scale_I: np.ndarray = sizes_I ** (step / STEPS)
-        scale_I = np.maximum(scale_I / np.sqrt(scale_I.max() * scale_I.min()), 1e-4)
-        error = 0.0
-        for weight_OI in weights:
-            scaled_OI = weight_OI * scale_I
-            grid = fit_grid(scaled_OI, spec)
-            error += _output_error(weight_OI - grid.decode(grid.encode(scaled_OI)) / scale_I, hessian_II)
-        if error < best:
-            best, best_I = error, scale_I
+        tried.append(np.maximum(scale_I / np.sqrt(scale_I.max() * scale_I.min()), 1e-4))
+
+    def errors_of(weight_OI: np.ndarray) -> np.ndarray:
+        def some(rows: slice) -> list[np.ndarray]:
+            return [np.stack([_scaled_error(weight_OI[rows], each_I, hessian_II, spec) for each_I in tried], axis=1)]
+
+        return ranks.by_rows(len(weight_OI), some)[0]
+
+    errors_S = np.sum([errors_of(weight_OI).sum(axis=0) for weight_OI in weights], axis=0)
+    best_I: np.ndarray = tried[int(np.where(np.isnan(errors_S), np.inf, errors_S).argmin())]
     return best_I
 
 
@@ -69,5 +80,16 @@ def clipped_grid(weight_OI: np.ndarray, hessian_II: np.ndarray, spec: GridSpec) 
     return fit_grid(weight_OI, spec, shrink_OG)
 
 
-def _output_error(difference_OI: np.ndarray, hessian_II: np.ndarray) -> float:
-    return float(np.einsum("oi,oi->", difference_OI @ hessian_II, difference_OI))
+def clipped(weight_OI: np.ndarray, hessian_II: np.ndarray, spec: GridSpec) -> tuple[np.ndarray, Grid]:
+    """Return codes int8 [O, I] and the grid of ``clipped_grid``."""
+    grid = clipped_grid(weight_OI, hessian_II, spec)
+    return grid.encode(weight_OI), grid
+
+
+def _scaled_error(weight_OI: np.ndarray, scale_I: np.ndarray, hessian_II: np.ndarray, spec: GridSpec) -> np.ndarray:
+    """Return the squared error of each output that rounding leaves where inputs' columns are scaled, float64 [O]."""
+    scaled_OI = weight_OI * scale_I
+    grid = fit_grid(scaled_OI, spec)
+    difference_OI = weight_OI - grid.decode(grid.encode(scaled_OI)) / scale_I
+    errors_O: np.ndarray = np.einsum("oi,oi->o", difference_OI @ hessian_II, difference_OI).astype(np.float64)
+    return errors_O

@@ -27,51 +27,56 @@ if TYPE_CHECKING:
     from .layer import QuantizedLinear
 
 WEIGHT = ".weight"
+Layers = Mapping[str, "QuantizedLinear"]
 
 
 class QuantizedTensors:
     """All parameters of a model in memory; integer matrices as the float32 that they stand for."""
 
-    def __init__(self, model: CausalLM, stored: Mapping[str, str]) -> None:
+    def __init__(self, model: CausalLM, stored: Mapping[str, str], layers: Layers | None = None) -> None:
         """Look at the model.
 
         Args:
             model: with quantized layers.
             stored: the dtype that each parameter came in. Matrices that are not quantized are as they came, and go
                 back into it without loss; norms and biases may have taken up scales, and stay float32.
+            layers: quantized layers with their integers; ``None``: the model's own have them.
         """
         self._floats = ModelTensors(model)
         self._stored = {name: stored[name] for name, shape in self._floats.shapes.items() if len(shape) > 1}
-        self._layers = {f"{name}{WEIGHT}": layer for name, layer in quantized_layers(model).items()}
-        packed = {name: (each.quantized.in_size, each.quantized.out_size) for name, each in self._layers.items()}
+        own = quantized_layers(model)
+        self._layers: Layers = own if layers is None else layers
+        packed = {f"{name}{WEIGHT}": (each.quantized.in_size, each.quantized.out_size) for name, each in own.items()}
         self.shapes: Mapping[str, Shape] = {**self._floats.shapes, **packed}
 
     def dtype(self, name: str) -> str:
         return self._stored.get(name, "float32")
 
     def read(self, name: str) -> np.ndarray:
-        if name not in self._layers:
+        layer = name.removesuffix(WEIGHT)
+        if layer not in self._layers:
             return cast(self._floats.read(name), self._floats.dtype(name), self.dtype(name))
-        array: np.ndarray = dequantize(self._layers[name].quantized).numpy().T
+        array: np.ndarray = dequantize(self._layers[layer].quantized).numpy().T
         return array
 
 
 class ModelPacking:
     """The quantized layers of a model in memory, as a directory holds them (a ``Packing``)."""
 
-    def __init__(self, model: CausalLM, quantization: Mapping[str, Any]) -> None:
+    def __init__(self, model: CausalLM, quantization: Mapping[str, Any], layers: Layers | None = None) -> None:
         """Look at the layers.
 
         Args:
             model: with quantized layers.
             quantization: the ``quantization_config``, which says the format.
+            layers: quantized layers with their integers; ``None``: the model's own have them.
         """
-        self._layers = {f"{name}{WEIGHT}": layer for name, layer in quantized_layers(model).items()}
+        self._layers: Layers = quantized_layers(model) if layers is None else layers
         self._format = open_format(quantization)
         self.fields: Mapping[str, Any] = {"quantization_config": dict(quantization)}
 
     def takes(self, step: Transfer) -> bool:
-        return step.ours[0] in self._layers
+        return step.ours[0].removesuffix(WEIGHT) in self._layers
 
     def plan(self, step: Transfer) -> list[Planned]:
         return [
@@ -87,7 +92,7 @@ class ModelPacking:
 
     def _fused(self, step: Transfer) -> list[tuple[str, StoredMatrix]]:
         """Return the foreign matrices that layers become: some families keep several in one."""
-        stored = [stored_matrix(self._layers[name]) for name in step.ours]
+        stored = [stored_matrix(self._layers[name.removesuffix(WEIGHT)]) for name in step.ours]
         return list(zip(step.theirs, fuse(stored, step), strict=True))
 
 

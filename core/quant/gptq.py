@@ -62,10 +62,22 @@ def gptq(
 
 def output_error(weight_OI: np.ndarray, rounded_OI: np.ndarray, hessian_II: np.ndarray) -> float:
     """Return ``|X (W - W')^T| / |X W^T|``, the relative error of a layer's outputs, from the inputs' Hessian alone."""
+    return relative_error(*squared_errors(weight_OI, rounded_OI, hessian_II))
+
+
+def squared_errors(
+    weight_OI: np.ndarray, rounded_OI: np.ndarray, hessian_II: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``|X (w - w')|^2`` and ``|X w|^2`` of each row of a matrix, float64 [O]."""
     difference_OI = (weight_OI - rounded_OI).astype(np.float64)
-    error = np.sum(difference_OI @ hessian_II * difference_OI)
-    whole = np.sum(weight_OI.astype(np.float64) @ hessian_II * weight_OI)
-    return float(np.sqrt(max(error, 0.0) / max(whole, np.finfo(np.float64).tiny)))
+    errors_O = np.sum(difference_OI @ hessian_II * difference_OI, axis=1)
+    return errors_O, np.sum(weight_OI.astype(np.float64) @ hessian_II * weight_OI, axis=1)
+
+
+def relative_error(errors_O: np.ndarray, sizes_O: np.ndarray) -> float:
+    """Return the root of the share that squared errors of outputs have of their squared sizes."""
+    tiny = np.finfo(np.float64).tiny
+    return float(np.sqrt(max(float(np.sum(errors_O)), 0.0) / max(float(np.sum(sizes_O)), tiny)))
 
 
 def _round_columns(

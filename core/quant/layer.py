@@ -75,6 +75,11 @@ class QuantizedLinear(nn.Layer):
             return weight_only_linear(x_TI, self.quantized, bias_O)
         return int8_linear(x_TI, self.quantized, bias_O, input_scale=self.inputs.scale)
 
+    def with_weight(self, weight: QuantizedWeight) -> QuantizedLinear:
+        """Return a layer with other integers, and all else of this one."""
+        adjustment, added_O = self.adjustment, self.added_bias_O
+        return QuantizedLinear(weight, self.bias, inputs=self.inputs, adjustment=adjustment, added_bias_O=added_O)
+
     def extra_repr(self) -> str:
         weight = self.quantized
         return f"in={weight.in_size}, out={weight.out_size}, bits={weight.bits}, group={weight.group_size}"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from .awq import clipped_grid, search_scale
-from .gptq import GptqSettings, gptq, output_error
+from .awq import clipped, search_scale
+from .gptq import GptqSettings, gptq, relative_error, squared_errors
 from .grid import Grid, GridSpec, round_to_nearest
 from .layer import pack_weight
 from .observe import Moments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .block import BlockInWork
+    from .ranks import Ranks
     from .walk import Walk
 
 
@@ -81,10 +85,11 @@ class Gptq:
         records = []
         for group in work.groups:
             hessian_II = work.observe(walk, [group], Moments)[0].hessian_II
+            solve = partial(gptq, hessian_II=hessian_II, spec=self.spec, settings=self.settings)
             for name in group.linears:
                 weight_OI = work.weight(name)
-                codes_OI, grid = gptq(weight_OI, hessian_II, self.spec, self.settings)
-                records.append(replace_layer(work, name, weight_OI, codes_OI, grid, hessian_II=hessian_II))
+                found = solve_by_rows(weight_OI, hessian_II, self.spec, walk.ranks, solve)
+                records.append(replace_layer(work, name, weight_OI, *found))
         return records
 
 
@@ -106,18 +111,51 @@ class Awq:
                 continue
             weights = [work.weight(name) for name in group.linears]
             sizes_I = work.tie(group, seen[index].mean_abs_I)
-            scale_I = search_scale(weights, sizes_I, hessians[index], self.spec)
+            scale_I = search_scale(weights, sizes_I, hessians[index], self.spec, walk.ranks)
             work.scale_inputs(group, scale_I)
             hessians[index] = hessians[index] / np.outer(scale_I, scale_I)
         records = []
         for group, hessian_II in zip(work.groups, hessians, strict=True):
+            clip = partial(clipped, hessian_II=hessian_II, spec=self.spec)
             for name in group.linears:
                 weight_OI = work.weight(name)
-                grid = clipped_grid(weight_OI, hessian_II, self.spec)
-                records.append(
-                    replace_layer(work, name, weight_OI, grid.encode(weight_OI), grid, hessian_II=hessian_II)
-                )
+                found = solve_by_rows(weight_OI, hessian_II, self.spec, walk.ranks, clip)
+                records.append(replace_layer(work, name, weight_OI, *found))
         return records
+
+
+def solve_by_rows(
+    weight_OI: np.ndarray,
+    hessian_II: np.ndarray,
+    spec: GridSpec,
+    ranks: Ranks,
+    solve: Callable[[np.ndarray], tuple[np.ndarray, Grid]],
+) -> tuple[np.ndarray, Grid, float]:
+    """Round a matrix whose rows do not depend on each other, each rank some of them.
+
+    Args:
+        weight_OI: float32, the same on all ranks.
+        hessian_II: mean of ``x x^T``.
+        spec: of the grid.
+        ranks: that share the rows.
+        solve: returns codes and their grid for some rows.
+
+    Returns:
+        Codes, their grid, and the relative error of the outputs.
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came to something else.
+    """
+
+    def some(rows: slice) -> list[np.ndarray]:
+        codes_OI, grid = solve(weight_OI[rows])
+        zeros = [] if grid.zeros_OG is None else [grid.zeros_OG]
+        errors_O, sizes_O = squared_errors(weight_OI[rows], grid.decode(codes_OI), hessian_II)
+        return [errors_O, sizes_O, codes_OI, grid.scales_OG, *zeros]
+
+    errors_O, sizes_O, codes_OI, scales_OG, *zeros = ranks.by_rows(len(weight_OI), some)
+    grid = Grid(spec, scales_OG, zeros[0] if zeros else None)
+    return codes_OI, grid, relative_error(errors_O, sizes_O)
 
 
 def replace_layer(
@@ -126,13 +164,11 @@ def replace_layer(
     weight_OI: np.ndarray,
     codes_OI: np.ndarray,
     grid: Grid,
-    *,
-    hessian_II: np.ndarray | None = None,
+    error: float | None = None,
 ) -> LayerRecord:
-    """Put a weight-only layer into the block, and return what is to be reported of it."""
+    """Put a weight-only layer into the block, and return what is to be reported of it; ``error`` is its outputs'."""
     packed = pack_weight(codes_OI, grid)
     work.replace(name, packed)
-    error = None if hessian_II is None else output_error(weight_OI, grid.decode(codes_OI), hessian_II)
     return describe(name, weight_OI, codes_OI, grid, packed.num_bytes, error)
 
 

@@ -11,8 +11,10 @@ from ..convert.logical import parameters
 from .block import BlockInWork
 from .grid import GridSpec, round_to_nearest
 from .groups import HEAD, groups_of_block, head_group
-from .head import HeadBlock
-from .layer import QuantizedLinear, pack_weight, put_layers
+from .head import EMBEDDING, HeadBlock
+from .layer import QuantizedLinear, pack_weight, put_layers, quantized_layers
+from .lending import let_go
+from .ranks import ALONE, Ranks
 from .score import Comparison, compare
 from .walk import Walk
 
@@ -48,11 +50,13 @@ def quantize_by_blocks(
     evaluation: Sequence[Batch],
     with_head: bool = False,
     on_block: Callable[[int, list[LayerRecord]], None] = lambda index, records: None,
+    ranks: Ranks = ALONE,
 ) -> Quantized:
     """Read, quantize and compare a model, one block after the other.
 
     In memory are the embeddings and the head, one block in floats, the blocks that are quantized already, and the
-    hidden states of calibration and evaluation.
+    hidden states of calibration and evaluation. Of several ranks each has its share of the blocks that are quantized
+    and of the hidden states, and what lies around the blocks only when it computes with it.
 
     Args:
         family: states which layers may be quantized.
@@ -63,35 +67,70 @@ def quantize_by_blocks(
         evaluation: what the model is compared on, before and after.
         with_head: quantize the head as well, which is a layer of its own in ``config`` and ``tensors`` (``head.py``).
         on_block: told what became of each block, and of the head as one more.
+        ranks: that share the work; all of them must call this. The integers of a block are then left with the rank
+            that keeps it, and of what lies around the blocks with each what the head needs (``complete``).
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came to something else.
     """
     groups = family.quantizable_layers(config)
     assert groups is not None, "the matrix refuses a family without the hook"
     model = build_empty(family, config)
     model.eval()
-    _fill(model, tensors, [name for name in tensors.shapes if not name.startswith("blocks.")])
-    before = Walk(model, evaluation)
-    after = before.fork()
-    walk = Walk(model, calibration if method.learns_from != "nothing" else ())
+    around = _around_blocks(tensors)
+    _fill(model, tensors, [name for name in around if not name.startswith(f"{HEAD}.")])
+    before = Walk(model, evaluation, ranks)
+    walks = _Walks(before, before.fork(), Walk(model, calibration if method.learns_from != "nothing" else (), ranks))
+    if not ranks.is_alone:
+        _empty(model, around)
     layers: list[LayerRecord] = []
     for index, block in enumerate(model.blocks):
         _fill(model, tensors, [name for name in tensors.shapes if name.startswith(f"blocks.{index}.")])
-        before.through(block)
-        ahead = walk.fork()
-        if method.learns_from == "float":
-            ahead.through(block)
-        records = method.quantize(BlockInWork(model, block, groups_of_block(groups, index)), walk)
-        if method.learns_from == "quantized":
-            ahead.through(block)
-        after.through(block)
-        walk = ahead
+        records = walks.quantize(BlockInWork(model, block, groups_of_block(groups, index)), method)
         layers += records
+        if ranks.keeper(index) != ranks.index:
+            for layer in quantized_layers(block).values():
+                let_go(layer)
         on_block(index, records)
+    _fill(model, tensors, [name for name in around if config.tie_embeddings or name != EMBEDDING])
     heads = None
     if with_head:
-        records, heads = _quantize_head(model, groups, method, walk)
+        records, heads = _quantize_head(model, groups, method, walks.learning)
         layers += records
         on_block(len(model.blocks), records)
-    return Quantized(model, layers, compare(model, before, after, heads))
+    return Quantized(model, layers, compare(model, walks.before, walks.after, heads))
+
+
+@dataclass(slots=True)
+class _Walks:
+    """Where the data have come to: those of the comparison, before and after, and those that are learnt from."""
+
+    before: Walk
+    after: Walk
+    learning: Walk
+
+    def quantize(self, work: BlockInWork, method: Method) -> list[LayerRecord]:
+        """Quantize a block, and go through it."""
+        self.before.through(work.block)
+        ahead = self.learning.fork()
+        if method.learns_from == "float":
+            ahead.through(work.block)
+        records = method.quantize(work, self.learning)
+        if method.learns_from == "quantized":
+            ahead.through(work.block)
+        self.after.through(work.block)
+        self.learning = ahead
+        return records
+
+
+def complete(model: CausalLM, tensors: LogicalTensors) -> None:
+    """Read again what lies around the blocks and is not there, to write it.
+
+    Args:
+        model: as ``quantize_by_blocks`` has left it on a rank.
+        tensors: its weights.
+    """
+    _fill(model, tensors, _around_blocks(tensors))
 
 
 def quantize_weights(model: CausalLM, groups: Sequence[QuantGroup], spec: GridSpec) -> CausalLM:
@@ -121,7 +160,20 @@ def _quantize_head(
     return records, (before, model.get_sublayer(HEAD))
 
 
+def _around_blocks(tensors: LogicalTensors) -> list[str]:
+    return [name for name in tensors.shapes if not name.startswith("blocks.")]
+
+
 def _fill(model: CausalLM, tensors: LogicalTensors, names: Sequence[str]) -> None:
+    """Read parameters that have no values yet; one of a layer that was replaced is none any more."""
     targets = parameters(model)
     for name in names:
-        fill(targets[name], to_float32(tensors.read(name), tensors.dtype(name)))
+        if name in targets and not targets[name]._is_initialized():
+            fill(targets[name], to_float32(tensors.read(name), tensors.dtype(name)))
+
+
+def _empty(model: CausalLM, names: Sequence[str]) -> None:
+    """Drop the values of parameters."""
+    targets = parameters(model)
+    for name in names:
+        targets[name]._clear_data()

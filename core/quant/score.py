@@ -52,27 +52,41 @@ def compare(model: CausalLM, before: Walk, after: Walk, heads: tuple[nn.Layer, n
         before: through the blocks as they were.
         after: through the quantized blocks.
         heads: the layer ``lm_head`` before and after; ``None``: the model's head is as it was.
+
+    Raises:
+        DistributedError: a rank has gone, is late, or came to something else.
     """
-    losses, largest, num_same, num_tokens = np.zeros(2), 0.0, 0, 0
     with paddle.no_grad():
-        for batch, *hidden in zip(before.batches, before.hidden, after.hidden, strict=True):
-            labels_BS = batch.labels_BS.reshape(-1)
-            places_T = np.flatnonzero(labels_BS != IGNORED)
-            finished = [model.finish(state).reshape([-1, state.shape[-1]]) for state in hidden]
-            for first in range(0, len(places_T), CHUNK_TOKENS):
-                chunk_T = places_T[first : first + CHUNK_TOKENS]
-                labels_T = paddle.to_tensor(labels_BS[chunk_T])
-                logits = [
-                    _logits(model, state_TH, chunk_T, head)
-                    for state_TH, head in zip(finished, heads or (None, None), strict=True)
-                ]
-                losses += [_loss(each_TV, labels_T) for each_TV in logits]
-                largest = max(largest, float((logits[0] - logits[1]).abs().max()))
-                num_same += int((logits[0].argmax(axis=-1) == logits[1].argmax(axis=-1)).sum())
-            num_tokens += len(places_T)
+        own = [
+            _compare_batch(model, batch.labels_BS, hidden, heads)
+            for batch, *hidden in zip(before.batches, before.hidden, after.hidden, strict=True)
+        ]
+    batches = np.stack(before.ranks.in_order(own))
+    loss_before, loss_after, num_same, num_tokens = (float(column.sum()) for column in batches[:, :4].T)
     # A model that is broken altogether still gets a number.
-    before_ppl, after_ppl = (math.exp(min(loss / num_tokens, 700.0)) for loss in losses)
-    return Comparison(num_tokens, before_ppl, after_ppl, largest, num_same / num_tokens)
+    before_ppl, after_ppl = (math.exp(min(loss / num_tokens, 700.0)) for loss in (loss_before, loss_after))
+    return Comparison(int(num_tokens), before_ppl, after_ppl, float(batches[:, 4].max()), num_same / num_tokens)
+
+
+def _compare_batch(
+    model: CausalLM, labels_BS: np.ndarray, hidden: list[Tensor], heads: tuple[nn.Layer, nn.Layer] | None
+) -> np.ndarray:
+    """Return losses before and after, how often the likeliest token is the same, tokens, the largest difference."""
+    labels_T = labels_BS.reshape(-1)
+    places_T = np.flatnonzero(labels_T != IGNORED)
+    finished = [model.finish(state).reshape([-1, state.shape[-1]]) for state in hidden]
+    losses, largest, num_same = np.zeros(2), 0.0, 0
+    for first in range(0, len(places_T), CHUNK_TOKENS):
+        chunk_T = places_T[first : first + CHUNK_TOKENS]
+        wanted_T = paddle.to_tensor(labels_T[chunk_T])
+        logits = [
+            _logits(model, state_TH, chunk_T, head)
+            for state_TH, head in zip(finished, heads or (None, None), strict=True)
+        ]
+        losses += [_loss(each_TV, wanted_T) for each_TV in logits]
+        largest = max(largest, float((logits[0] - logits[1]).abs().max()))
+        num_same += int((logits[0].argmax(axis=-1) == logits[1].argmax(axis=-1)).sum())
+    return np.array([*losses, num_same, len(places_T), largest])
 
 
 def _logits(model: CausalLM, finished_TH: Tensor, places_T: np.ndarray, head: nn.Layer | None) -> Tensor:

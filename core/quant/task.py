@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.progress import progress
 from ..errors import Problem, QuantizationError, RefusedError
+from ..parallel.join import mesh_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .calibration import CalibrationData
     from .methods import LayerRecord, Method
     from .quantize import Quantized
+    from .ranks import Ranks
 
 _log = logging.getLogger("llm_run.quant")
 
@@ -32,11 +34,13 @@ def run(run: Run) -> int:
         DataError: a record is malformed.
         WeightError: the weights are damaged, or do not fit the model.
         QuantizationError: perplexity rises by more than is allowed; nothing is written.
+        DistributedError: another process has gone or is late.
     """
     from ..convert.tokenizer import find_chat_template, load_tokenizer
     from .calibration import open_calibration
+    from .lending import lend
     from .plan import STEPS, choose_method, describe, num_calibration_batches
-    from .quantize import quantize_by_blocks
+    from .ranks import Ranks
 
     source, target = Path(run.config.model.model_name_or_path or ""), _target(run)
     opened = _open(run, source)
@@ -47,18 +51,29 @@ def run(run: Run) -> int:
     num_batches = num_calibration_batches(method, run)
     data = open_calibration(run, tokenizer, template, steps_option=STEPS[run.config.task], num_batches=num_batches)
     _log.info("%s: %s", source, describe(method))
+    with mesh_of(run.config.launch) as mesh:
+        ranks = Ranks(mesh.group("mp"))
+        quantized = _quantize(run, opened, method, data, ranks)
+        _check_increase(run, quantized)
+        if ranks.is_main:
+            facts = {"quantization": _facts(run, method, quantized, data)}
+            _write(run, quantized, method, opened, target, facts, (tokenizer, template, str(source)), ranks)
+        else:
+            lend(quantized.model, ranks)
+    return 0
+
+
+def _quantize(run: Run, opened: _Opened, method: Method, data: CalibrationData, ranks: Ranks) -> Quantized:
+    from .quantize import quantize_by_blocks
+
     with_head, num_layers = run.config.quant.quantize_lm_head, opened.config.num_layers
-    shown = not run.config.training.disable_tqdm
+    shown = ranks.is_main and not run.config.training.disable_tqdm
     with progress("quantizing", num_layers + with_head, shown=shown) as advance:
-        quantized = quantize_by_blocks(
+        return quantize_by_blocks(
             run.family, opened.config, opened.tensors, method,
             calibration=data.calibration, evaluation=data.evaluation, with_head=with_head,
-            on_block=_reporter(advance, num_layers),
+            on_block=_reporter(advance, num_layers), ranks=ranks,
         )  # fmt: skip
-    _check_increase(run, quantized)
-    facts = {"quantization": _facts(run, method, quantized, data)}
-    _write(run, quantized, method, opened, target, facts, (tokenizer, template, str(source)))
-    return 0
 
 
 def _target(run: Run) -> Path:
@@ -186,24 +201,29 @@ def _write(
     target: Path,
     facts: dict[str, Any],
     origin: tuple[Any, Any, str],
+    ranks: Ranks,
 ) -> None:
     from ..convert.save import ModelParts, write_model_directory
     from .directory import ModelPacking, QuantizedTensors
+    from .lending import lent_layers
     from .plan import quantization_config
+    from .quantize import complete
 
     tokenizer, template, source = origin
-    packing = ModelPacking(quantized.model, quantization_config(method, quantized.model))
+    complete(quantized.model, opened.tensors)
     tensors, size_before = opened.tensors, opened.bytes_in_16_bits
     quantization = facts["quantization"]
     quantization["quantized_bytes"] = sum(record.num_bytes for record in quantized.layers)
     quantization["bytes_in_16_bits"] = size_before
     stored = {name: tensors.dtype(name) for name in tensors.shapes}
-    parts = ModelParts(
-        family=run.family, config=opened.config, tensors=QuantizedTensors(quantized.model, stored),
-        tokenizer=tokenizer, chat_template=template, source=source, packing=packing, facts=facts,
-    )  # fmt: skip
     options = run.config.convert
-    report = write_model_directory(parts, target, dtype=options.save_dtype, max_shard_gb=options.max_shard_size)
+    with lent_layers(quantized.model, ranks) as layers:
+        parts = ModelParts(
+            family=run.family, config=opened.config, tensors=QuantizedTensors(quantized.model, stored, layers),
+            tokenizer=tokenizer, chat_template=template, source=source, facts=facts,
+            packing=ModelPacking(quantized.model, quantization_config(method, quantized.model), layers),
+        )  # fmt: skip
+        report = write_model_directory(parts, target, dtype=options.save_dtype, max_shard_gb=options.max_shard_size)
     size = sum(file["bytes"] for name, file in report["files"].items() if name.endswith(".safetensors"))
     comparison = quantized.comparison
     print(

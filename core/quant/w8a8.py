@@ -10,7 +10,8 @@ import paddle
 
 from ..ops import int8_linear
 from ..ops.quantized_linear import SMALLEST_SCALE
-from .grid import GridSpec, round_to_nearest
+from .gptq import relative_error
+from .grid import Grid, GridSpec, round_to_nearest
 from .layer import InputQuantization, pack_weight
 from .methods import LayerRecord, Learning, describe
 from .observe import AverageMaximum, Both, Extremes, SampledRows
@@ -18,6 +19,7 @@ from .smooth import PiecewiseSearch, Trial, search_alpha, smooth_scale
 
 if TYPE_CHECKING:
     from .block import BlockInWork
+    from .ranks import Ranks
     from .walk import Walk
 
 INT8 = GridSpec(bits=8)
@@ -82,7 +84,7 @@ class W8A8:
             scale = max(both.first.value / INT8.highest, SMALLEST_SCALE)
             inputs = InputQuantization(None if self.per_token else scale)
             rows_TI = np.concatenate(both.second.rows)
-            records += [_round(work, name, inputs, rows_TI) for name in group.linears]
+            records += [_round(work, name, inputs, rows_TI, walk.ranks) for name in group.linears]
         return records
 
     def _shift(self, shift: Shift, work: BlockInWork, walk: Walk) -> None:
@@ -93,7 +95,7 @@ class W8A8:
 
     def _smooth(self, smooth: Smooth, work: BlockInWork, walk: Walk) -> None:
         groups = [group for group in work.groups if group.norm or smooth.all_linears]
-        num_batches = min(smooth.num_batches, len(walk.batches))
+        num_batches = min(smooth.num_batches, walk.num_batches)
         per_batch = -(-SEARCH_ROWS // num_batches) if smooth.sampler == "multi_step" else SEARCH_ROWS
 
         def look() -> Both[Extremes, SampledRows]:
@@ -116,13 +118,19 @@ class W8A8:
             work.scale_inputs(group, scale_I)
 
 
-def _round(work: BlockInWork, name: str, inputs: InputQuantization, rows_TI: np.ndarray) -> LayerRecord:
+def _round(work: BlockInWork, name: str, inputs: InputQuantization, rows_TI: np.ndarray, ranks: Ranks) -> LayerRecord:
     """Replace a layer, and measure what rounding of weights and activations does to its outputs for some tokens."""
     weight_OI = work.weight(name)
     codes_OI, grid = round_to_nearest(weight_OI, INT8)
     packed = pack_weight(codes_OI, grid)
     work.replace(name, packed, inputs)
-    expected_TO = rows_TI @ weight_OI.T
-    found_TO = int8_linear(paddle.to_tensor(rows_TI), packed, input_scale=inputs.scale).numpy()
-    error = float(np.linalg.norm(found_TO - expected_TO) / max(float(np.linalg.norm(expected_TO)), 1e-30))
+
+    def some(rows: slice) -> list[np.ndarray]:
+        piece = pack_weight(codes_OI[rows], Grid(INT8, grid.scales_OG[rows], None))
+        expected_TO = rows_TI @ weight_OI[rows].T
+        found_TO = int8_linear(paddle.to_tensor(rows_TI), piece, input_scale=inputs.scale).numpy()
+        squares = (found_TO - expected_TO).astype(np.float64) ** 2, expected_TO.astype(np.float64) ** 2
+        return [each_TO.sum(axis=0) for each_TO in squares]
+
+    error = relative_error(*ranks.by_rows(len(weight_OI), some))
     return describe(name, weight_OI, codes_OI, grid, packed.num_bytes, error)

@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from ..trainer.inputs import to_inputs
+from .ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +31,18 @@ class Passed(Protocol):
 
 
 class Walk:
-    """Batches, and the hidden states that they have reached in front of the next block."""
+    """Batches of this rank, and the hidden states that they have reached in front of the next block."""
 
-    def __init__(self, model: CausalLM, batches: Sequence[Batch]) -> None:
-        """Embed the batches; the model has no more than its embeddings yet.
+    def __init__(self, model: CausalLM, batches: Sequence[Batch], ranks: Ranks = ALONE) -> None:
+        """Embed this rank's share of the batches; the model has no more than its embeddings yet.
 
         Args:
             model: in evaluation mode.
-            batches: at least one.
+            batches: of all ranks.
+            ranks: among which they are dealt out.
         """
-        self.batches = batches
+        self.ranks, self.num_batches = ranks, len(batches)
+        self.batches = batches = ranks.dealt(batches)
         self.hidden: list[Tensor] = []
         self._contexts = []
         self._real: list[tuple[Tensor, np.ndarray]] = []
@@ -54,6 +57,7 @@ class Walk:
     def fork(self) -> Walk:
         """Return another walk that stands in the same place."""
         other = Walk.__new__(Walk)
+        other.ranks, other.num_batches = self.ranks, self.num_batches
         other.batches, other._contexts, other._real = self.batches, self._contexts, self._real
         other.hidden = list(self.hidden)
         return other
@@ -67,12 +71,18 @@ class Walk:
     def observe(self, block: Passed, layers: Mapping[nn.Layer, Observer], *, num_batches: int | None = None) -> None:
         """Show observers the inputs of layers of a block, batch after batch, and stay in front of the block.
 
+        In the end they know what those of all ranks have seen.
+
         Args:
             block: may be anything that calls each of the layers once.
             layers: observers by the layer whose input they see.
-            num_batches: how many of the batches; ``None``: all.
+            num_batches: how many of the batches, in all; ``None``: all.
+
+        Raises:
+            DistributedError: a rank has gone, is late, or came to something else.
         """
-        for index in range(len(self.batches) if num_batches is None else min(num_batches, len(self.batches))):
+        wanted = range(self.num_batches if num_batches is None else min(num_batches, self.num_batches))
+        for index in range(len(self.ranks.dealt(wanted))):
             watch = _Watch(len(layers), *self._real[index])
             handles = [
                 layer.register_forward_pre_hook(watch.hook(observer))  # type: ignore[arg-type]  # Paddle passes a tuple
@@ -86,6 +96,8 @@ class Walk:
             finally:
                 for handle in handles:
                     handle.remove()
+        for observer in layers.values():
+            observer.join(self.ranks)
 
 
 class _SeenAllError(Exception):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..config.option import DECODING, SHARING, TRAINING
+from ..config.option import DECODING, QUANTIZING, SHARING, TRAINING
 from ..errors import PluginError, Problem
 from ..parallel.degrees import Shape, check_plan, fill_plan
-from ..parallel.limits import check_limits, check_sharing
+from ..parallel.limits import check_limits, check_quantizing, check_sharing
 from ..quant.settings import asked_quantization
 from .facts import ModelConfig, Support
 from .features import BY_NAME, FEATURES, Feature
@@ -91,6 +91,8 @@ def check(family: Family, model: ModelConfig, config: RunConfig, world: World) -
         return [*problems, Problem(key, value, reason, f"Use {DEGREES[key]}.")]
     if config.task not in SHARING:
         return problems
+    if config.task in QUANTIZING:
+        return [*problems, *check_quantizing(plan, config, world)]
     limits = check_limits(plan, config) if config.task in TRAINING else check_sharing(plan, config, world)
     return [*problems, *limits, *check_plan(plan, world.size, world.asked_by, Shape.of(model, config))]
 
@@ -114,6 +116,8 @@ def _refusal(feature: str, key: str, value: str, support: Support) -> Problem:
 
 def _sharing_feature(task: str) -> str:
     """Return what it takes to share matrices between ranks."""
+    if task in QUANTIZING:
+        return "tensor_parallel_quantizing"
     return "tensor_parallel" if task in TRAINING else "tensor_parallel_serving"
 
 

@@ -51,6 +51,7 @@ FEATURES = (
     Feature("weight_only_int8", "quantization", "WINT8", "llm_run_quantizable_layers"),
     Feature("weight_only_int4", "quantization", "WINT4", "llm_run_quantizable_layers"),
     Feature("a8w8", "quantization", "A8W8", "llm_run_quantizable_layers"),
+    Feature("tensor_parallel_quantizing", "quantization", "tp", "llm_run_quantizable_layers"),
     Feature("cachekv_int8", "quantization", "int8 KV"),
 )
 BY_NAME = {feature.name: feature for feature in FEATURES}

@@ -20,6 +20,7 @@ QUANTIZED = "tests/plugins/test_every_family_quantized.py"
 TOGETHER = "tests/core/parallel/data/test_every_family.py"
 MERGES = "tests/core/parallel/data/test_merge.py"
 SHARES = "tests/core/parallel/engine/test_answers.py"
+CALIBRATES = "tests/core/parallel/quant/test_every_family.py"
 """Tests of llm-run that run for every installed family."""
 GPU_KERNELS = "written without a GPU: the calls were tested with functions that compute what Paddle documents"
 NEEDS_GPU = "needs a GPU: the CPU build of Paddle computes in float32 only"
@@ -59,6 +60,7 @@ def proven_by_every_family(name: str, variant: str = "tiny") -> dict[str, str]:
         "weight_only_int8": f"{QUANTIZED}::test_weights_are_rounded_when_a_model_is_loaded[{name}-{variant}-8]",
         "weight_only_int4": f"{QUANTIZED}::test_weights_are_rounded_when_a_model_is_loaded[{name}-{variant}-4]",
         "a8w8": f"{QUANTIZED}::test_ptq_directory_gives_the_logits_of_the_quantized_model[{name}-{variant}-w8a8]",
+        "tensor_parallel_quantizing": f"{CALIBRATES}::test_ranks_quantize_as_one_process[{name}]",
         "cachekv_int8": f"{ANSWERS}::test_an_8_bit_cache_gives_one_answer_in_any_company{tiny}",
         "float32": f"{RUNS}::test_loss_falls_in_20_steps{tiny}",
         "data_parallel": f"{TOGETHER}::test_data_parallel_ranks_train_as_one_process[{name}]",

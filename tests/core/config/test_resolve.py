@@ -112,6 +112,11 @@ def test_a_value_that_may_be_none_can_be_none() -> None:
         ("--data_file x", "--data_file: is not read by --task sft. It is for generate, evaluate."),
         ("--lora_rank 8", "--lora_rank: is not read by --task sft. It is for lora, dpo."),
         ("--model_prefix x", "--model_prefix: is not read by --task sft. It is for export."),
+        (
+            "--task gptq --sharding stage2",
+            "--sharding: is not read by --task gptq. It is for pretrain, sft, lora, prefix_tuning, dpo. Several "
+            "processes share --task gptq by --tensor_parallel_degree.",
+        ),
         ("--lora", "--lora: true is a task of its own. Use --task lora, or set it to false."),
         ("--do_qat true", "--do_qat: true is not in this version. Set it to false."),
         ("--optim adafactor", "--optim: 'adafactor' is not supported. Leave it out: the optimizer is AdamW."),

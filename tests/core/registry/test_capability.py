@@ -204,6 +204,34 @@ def test_answering_in_several_processes_is_sharing_matrices(task: str, command: 
     assert [str(problem) for problem in found] == [line.format(task=task) for line in said]
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--tensor_parallel_degree 3 --nproc_per_node 3", []),
+        (
+            "--nproc_per_node 2",
+            [
+                "--nproc_per_node: 2 makes 2 processes; --task gptq has work for those of --tensor_parallel_degree (1)."
+                " Start 1, or use --tensor_parallel_degree 2."
+            ],
+        ),
+        (
+            "--tensor_parallel_degree 2",
+            [
+                "--nproc_per_node: 1 makes 1 process; --task gptq has work for those of --tensor_parallel_degree (2). "
+                "Start 2, or use --tensor_parallel_degree 1."
+            ],
+        ),
+    ],
+)
+def test_quantizing_in_several_processes_divides_no_number_of_the_model(command: str, said: list[str]) -> None:
+    config, _ = resolve(parse(["--task", "gptq", *command.split()]))
+    declared = dict.fromkeys(("gptq", "tensor_parallel_quantizing"), YES)
+    stub = cast(Family, Stub(declared, ("llm_run_quantizable_layers",)))
+    found = capability.check(stub, MODEL, config, find_world(config.launch, {}))
+    assert [str(problem) for problem in found] == said
+
+
 def test_a_family_that_cannot_share_its_matrices_serves_in_one_process() -> None:
     config, _ = resolve(parse("--task serve --tensor_parallel_degree 2 --nproc_per_node 2".split()))
     stub = cast(Family, Stub({"serve": YES, "tensor_parallel": YES}))
