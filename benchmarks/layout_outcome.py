@@ -25,13 +25,12 @@ def outcome(folder: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def distances(found: Mapping[str, Any], expected: Mapping[str, Any], kinked: str) -> dict[str, float]:
+def distances(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, float]:
     """Return the largest difference of losses and norms, relative, and of parameters and moments.
 
     Args:
         found: of a layout.
         expected: of one process.
-        kinked: part of the names of parameters that are told apart from the others, where there are such.
     """
     loss, norm = (
         max(abs(value / expected[kind][step] - 1) for step, value in found[kind].items())
@@ -39,6 +38,6 @@ def distances(found: Mapping[str, Any], expected: Mapping[str, Any], kinked: str
     )
     away: dict[str, list[float]] = {}
     for key, array in found["tensors"].items():
-        kind = "moments" if key.startswith("optimizer/") else "kinked" if kinked and kinked in key else "weights"
+        kind = "moments" if key.startswith("optimizer/") else "weights"
         away.setdefault(kind, []).append(float(np.abs(array - expected["tensors"][key]).max()))
     return {"loss": loss, "norm": norm} | {kind: max(values) for kind, values in away.items()}

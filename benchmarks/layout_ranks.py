@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layout_defects import broken
+
 from llm_run.core.config.flags import parse
 from llm_run.core.config.resolve import resolve
 from llm_run.core.parallel.degrees import fill_plan
@@ -84,7 +86,7 @@ def run_job(job: dict[str, Any], meshes: Meshes) -> None:
     family = load_family(config.family)
     model = replace(family.card.sizes["tiny"], num_layers=job["layers"])
     folder = Path(job["folder"])
-    with watching(folder, meshes.of(fill_plan(config.launch, SIZE))) as seen:
+    with watching(folder, meshes.of(fill_plan(config.launch, SIZE))) as seen, broken(job["defect"]):
         status = tasks.run_pretrain(Run(config=config, family=family, model_config=model))
     assert status == 0, f"{folder.name}: status {status}"
     (folder / f"asked-{RANK}.json").write_text(json.dumps(seen[0].asked))

@@ -5,12 +5,13 @@ under every other.
     python benchmarks/layouts.py --layouts "tp2;dp2 x pp2"    # these layouts
     python benchmarks/layouts.py --families all              # every installed family, the plain layouts
     python benchmarks/layouts.py --layouts one --pairs       # resume layouts from each other
+    python benchmarks/layouts.py --families opt --defects    # mistakes must show, too
     python benchmarks/layouts.py ... > rows                  # layout_page.py makes docs/layouts.md of such files
 
 Prints a row a layout: the largest relative difference of loss and gradient norm over all steps, and the largest
-difference of a parameter and of a moment in the last checkpoint. 0 where losses and parameters stay within 1e-5, and
-where runs that go on have the checkpoint to the bit and take the same samples. Processes are started once for each
-number of them (``layout_ranks.py``) and train everything in turn.
+difference of a parameter and of a moment in the last checkpoint. 0 where losses and parameters stay within 1e-5, where
+runs that go on have the checkpoint to the bit and take the same samples, and where mistakes (``layout_defects.py``)
+exceed 1e-5. Processes are started once for each number of them (``layout_ranks.py``) and train everything in turn.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from layout_defects import DEFECTS
 from layout_outcome import distances, outcome
 
 BOUND = 1e-5
@@ -69,9 +71,9 @@ LAYOUTS = PLAIN | MORE
 DEEP = {"pp4, interleaved": 8}
 """Layers, where the tiny models have too few for the pieces; compared with one process of as many."""
 PAIRED = ("one", "dp2", "stage1 x 2", "stage2 x 2", "stage3 x 2", "tp2", "pp2", "tp2 x pp2", "sep2")
-KINKED = {"opt": ".up_proj."}
-"""Parameters that make the inputs of ReLU. Its derivative jumps at 0: a unit whose input for one token is within
-rounding of 0 learns from that token under one layout and not under another; neither is wrong."""
+OPTIMIZER = "--learning_rate 1e-3 --adam_epsilon 0.1"
+"""With an epsilon near 0, AdamW moves a parameter by about the learning rate however small its gradient is: rounding is
+amplified until two right programs differ. With this one, parameters move in proportion to their gradients."""
 LIMIT = 3600
 """Seconds that all jobs of one number of processes may take."""
 
@@ -84,6 +86,7 @@ def main() -> int:
     pairs_help = "resume each of these under each, in the first family"
     parser.add_argument("--pairs", nargs="?", const=";".join(PAIRED), default="", help=pairs_help)
     parser.add_argument("--sources", default="", help="of the pairs, only those that begin with one of these")
+    parser.add_argument("--defects", action="store_true", help="train with mistakes, too, in the first family")
     parser.add_argument("--layouts", default="", help="names by semicolons; default: plain ones, of one family all")
     options = parser.parse_args()
     chosen, paired = families(options.families), names_of(options.pairs)
@@ -94,7 +97,8 @@ def main() -> int:
         work = Work(Path(folder), options.steps, saves_middle=bool(paired))
         rows = work.compare(chosen, list(dict.fromkeys([*layouts, *sources])))
         pairs = work.resume(chosen[0], sources, paired)
-    good = [row["good"] for row in (*rows, *pairs) if "good" in row]
+        spoilt = work.spoil(chosen[0]) if options.defects else []
+    good = [row["good"] for row in (*rows, *pairs, *spoilt) if "good" in row]
     taken = {"seconds": round(time.monotonic() - start), "cpu_seconds": round(cpu_seconds())}
     print(json.dumps({"good": sum(good), "of": len(good), "bound": BOUND, "steps": options.steps, **taken}))
     return 0 if all(good) else 1
@@ -152,12 +156,18 @@ class Work:
         self.run(jobs)
         return [self.row(family, target, f"{family}: {source} -> {target}", source) for source, target in pairs]
 
-    def job(self, family: str, layout: str, name: str, *, layers: int = 0) -> dict[str, Any]:
+    def spoil(self, family: str) -> list[dict[str, Any]]:
+        """Train with each mistake under the layout in which it matters."""
+        self.run([self.job(family, layout, defect, defect=defect) for defect, layout in DEFECTS.items()])
+        return [self.row(family, layout, defect, defect=defect) for defect, layout in DEFECTS.items()]
+
+    def job(self, family: str, layout: str, name: str, *, layers: int = 0, defect: str = "") -> dict[str, Any]:
         """Return what the ranks are told of one run."""
         folder = self.root / name
         found = [*words(self.root, family, layout, self.steps, folder), "--save_steps", str(self.save_steps)]
         depth = layers or DEEP.get(layout, LAYERS)
-        return {"words": found, "folder": str(folder), "layers": depth, "family": family, "size": LAYOUTS[layout][0]}
+        known = {"words": found, "folder": str(folder), "layers": depth, "family": family, "defect": defect}
+        return known | {"size": LAYOUTS[layout][0]}
 
     def run(self, jobs: Sequence[Mapping[str, Any]]) -> None:
         """Run jobs, those of the same number of processes in the same ones."""
@@ -166,7 +176,7 @@ class Work:
             path.write_text(json.dumps([job for job in jobs if job["size"] == size]))
             launch(path, size)
 
-    def row(self, family: str, layout: str, name: str, source: str = "") -> dict[str, Any]:
+    def row(self, family: str, layout: str, name: str, source: str = "", defect: str = "") -> dict[str, Any]:
         """Print how far a run is from one process, and return it."""
         from layout_ranks import same_again
 
@@ -180,11 +190,13 @@ class Work:
             "family": family,
             "layout": layout,
             **({"source": source} if source else {}),
-            **distances(found, expected, KINKED.get(family, "")),
+            **({"defect": defect} if defect else {}),
+            **distances(found, expected),
         }
         row["samples"] = found["asked"] == list(range(first * BATCH, self.steps * BATCH))
         row["same"] = not source or same_again(self.root / name, first)
-        row["good"] = max(row["loss"], row["weights"]) < BOUND and row["samples"] and row["same"]
+        is_near = max(row["loss"], row["weights"]) < BOUND
+        row["good"] = not is_near if defect else is_near and row["samples"] and row["same"]
         print(json.dumps(row), flush=True)
         return row
 
@@ -198,7 +210,7 @@ def words(root: Path, family: str, layout: str, steps: int, folder: Path) -> lis
     rows = 2 if STAGE_OPTION in more else BATCH // shares // 2
     text = (
         f"--task pretrain --family {family} --model_size tiny --max_length 32 --max_steps {steps} --logging_steps 1 "
-        f"--learning_rate 1e-3 --adam_epsilon 1e-6 --per_device_train_batch_size {rows} "
+        f"{OPTIMIZER} --per_device_train_batch_size {rows} "
         f"--gradient_accumulation_steps {BATCH // shares // rows} --save_rehearsal false --split 100,0,0 "
         f"--disable_tqdm true {more}"
     )

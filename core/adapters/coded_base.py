@@ -19,7 +19,7 @@ from ..quant.layer import pack_weight, put_layers, quantized_layers
 from ..quant.load import load_integers
 from ..quant.plan import choose_group_size
 from .coded_linear import CodedLinear, encode_layers
-from .settings import NF4, QUANTIZED_BITS
+from .settings import NF4, QUANTIZED_BITS, trained_lora
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +36,19 @@ NF4_BLOCK = 64
 """Weights that share a scale by default. Source: Dettmers et al. 2023, arXiv:2305.14314, section 3."""
 
 
-def build_base(run: Run, mesh: Mesh, weights: Path | None) -> ModelPart:
+def build_base(run: Run, mesh: Mesh, weights: Path | None, *, shares_rows: bool = True) -> ModelPart:
     """Build what this rank has of the model that an adapter is trained on.
 
     With ``weight_quantize_algo`` each matrix becomes codes as soon as it is read, so that the model is never in
     memory as floats (a pipeline stage reads all of its part first). A directory of weight-only integers (``ptq``,
     ``gptq``, AWQ) stays integers; where ranks share its layers it is widened, which computes the same.
+
+    Args:
+        run: trains or evaluates an adapter.
+        mesh: of the run.
+        weights: model directory or weight file; ``None`` draws random ones.
+        shares_rows: in sharding stage 3 each rank gets its rows only (see ``build_part``), unless an adapter or codes
+            begin as something computed from whole matrices.
 
     Raises:
         RefusedError: the model is quantized already, or its family states no quantizable layers.
@@ -53,7 +60,9 @@ def build_base(run: Run, mesh: Mesh, weights: Path | None) -> ModelPart:
         rounds_inputs = isinstance(source, QuantizedSource) and isinstance(source.format, Int8Format)
         if isinstance(source, QuantizedSource) and not rounds_inputs and _is_whole(mesh):
             return ModelPart(_as_coded(load_integers(run.family, run.model_config, source)))
-        return build_part(run.family, run.model_config, mesh, weights, is_trained=False)
+        lora = trained_lora(run)
+        shares_rows = shares_rows and not (lora is not None and lora.reads_matrices)
+        return build_part(run.family, run.model_config, mesh, weights, shares_rows=shares_rows)
     names = coded_names(run.family, run.model_config)
     if names is None or isinstance(source, QuantizedSource):
         found = "states no quantizable layers" if names is None else "is quantized already"
@@ -61,7 +70,7 @@ def build_base(run: Run, mesh: Mesh, weights: Path | None) -> ModelPart:
         raise RefusedError(Problem("--weight_quantize_algo", algorithm, f"cannot be done: {what} {found}"))
     if weights is not None and _is_whole(mesh):
         return ModelPart(_load_coded(run, weights, names))
-    part = build_part(run.family, run.model_config, mesh, weights, is_trained=False)
+    part = build_part(run.family, run.model_config, mesh, weights, shares_rows=False)
     encode_layers(part.model, names, _coder(run, names, build_empty(run.family, run.model_config)))
     return part
 

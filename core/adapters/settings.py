@@ -16,6 +16,7 @@ from ..quant.settings import GROUP_SIZES
 
 if TYPE_CHECKING:
     from ..config.adapters import AdapterOptions
+    from ..run import Run
 
 Number = TypeVar("Number", int, float)
 
@@ -45,6 +46,11 @@ class LoraSettings:
     """The adapter begins as the largest singular values of the matrix instead of as nothing."""
     targets: tuple[str, ...] = ()
     """Last components of layer names, regular expressions on whole names, or ``all``; empty: the family's own."""
+
+    @property
+    def reads_matrices(self) -> bool:
+        """Whether what the adapter begins as is computed from the matrices that it is added to."""
+        return self.dora or self.pissa
 
     @property
     def scaling(self) -> float:
@@ -121,6 +127,14 @@ def check_merge(path: str | None) -> list[Problem]:
     )
     remedy = "Give the model that it was made from, or leave them apart: the tasks that use a model take --lora_path."
     return [Problem("--model_name_or_path", path, reason, remedy)]
+
+
+def trained_lora(run: Run) -> LoraSettings | None:
+    """Return the LoRA adapter that a run trains, if it does."""
+    options = run.config.adapter
+    if run.config.task != "lora" and not (run.config.task == "dpo" and options.use_lora):
+        return None
+    return read_settings(Path(options.lora_path)) if options.lora_path else LoraSettings.from_options(options)
 
 
 def read_settings(directory: Path) -> LoraSettings:

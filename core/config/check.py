@@ -226,7 +226,11 @@ def _launch(config: RunConfig) -> Iterator[Problem]:
         if value != -1 and value < 1:
             yield Problem(f"--{name}", str(value), "must be 1 or more", "-1 leaves it to llm-run.")
     stages = launch.sharding.replace(",", " ").split()
-    if stages and (len(stages) > 1 or stages[0] not in SHARDING_STAGES):
+    if "offload" in stages:
+        reason = "asks for offload, which would keep optimizer state in the memory of the host: that is not done here"
+        remedy = f"Use one of {', '.join(SHARDING_STAGES)}; each rank of stage3 holds least."
+        yield Problem("--sharding", f"'{launch.sharding}'", reason, remedy)
+    elif stages and (len(stages) > 1 or stages[0] not in SHARDING_STAGES):
         yield Problem(
             "--sharding", f"'{launch.sharding}'", "is not one stage", f"Use one of {', '.join(SHARDING_STAGES)}."
         )

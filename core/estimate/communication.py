@@ -183,6 +183,8 @@ class _Count:
                 self.add((axis,), "all-reduce", unit.length, times)
             gathers = self._gathers(unit.kind) * self.micro if share.keeps_rows else 1
             self.add(("sharding",), "all-gather", unit.length, gathers)
+        for unit in share.frozen_units:
+            self.add(("sharding",), "all-gather", unit.length, self._gathers(unit.kind) * self.micro)
 
     def _gathers(self, kind: Kind) -> int:
         """Return how often a micro-batch gathers a unit (``following.py``)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,15 @@ class RankShare:
     """Which part of the logical parameter each of ``model`` is."""
     units: tuple[UnitShare, ...]
     """Of what learns, where it is sharded."""
+    frozen_units: tuple[UnitShare, ...]
+    """Of what is frozen under an adapter, where ranks have rows of that as well."""
+    frozen_whole: int
+    """Values of the frozen model that it has besides, at all times."""
     is_frozen: bool
     reduces_early: bool
     """Gradients are reduced to this rank's rows as soon as there are any (sharding stages 2 and 3)."""
     keeps_rows: bool
-    """What learns lies here as this rank's rows, and is gathered to compute (sharding stage 3)."""
+    """The model lies here as this rank's rows, and is gathered to compute (sharding stage 3)."""
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -73,7 +77,7 @@ class RankShare:
     def kept(self) -> int:
         """Values of the model and its adapter that it has at all times."""
         trained = self.updated if self.keeps_rows else _size(self.trained)
-        return trained + (self.computed if self.is_frozen else 0)
+        return trained + sum(unit.own for unit in self.frozen_units) + self.frozen_whole
 
     @property
     def largest(self) -> int:
@@ -84,13 +88,18 @@ class RankShare:
 class Layout:
     """A model laid out over the ranks of a plan."""
 
-    def __init__(self, shapes: ModelShapes, plan: ParallelPlan) -> None:
+    def __init__(self, shapes: ModelShapes, plan: ParallelPlan, coded: Collection[str] = ()) -> None:
         """Cut the model as its family says.
+
+        Args:
+            shapes: of the model and its adapter.
+            plan: of the ranks.
+            coded: names of matrices that are codes, which ranks do not share in stage 3.
 
         Raises:
             PluginError: the family says it wrongly.
         """
-        self.shapes, self.plan = shapes, plan
+        self.shapes, self.plan, self.coded = shapes, plan, coded
         family, config = shapes.family, shapes.config
         self.rules: Rules = family.sharding_map(config) or () if plan.mp > 1 else ()
         self.cut: Cut | None = None
@@ -104,7 +113,11 @@ class Layout:
         plan, place = self.plan, self.plan.coordinates(rank)
         parts = self._parts(place)
         model = {name: part.local_shape for name, part in parts.items()}
-        trained = self.shapes.adapter(parts) if self.shapes.is_frozen else model
+        is_frozen, index = self.shapes.is_frozen, place["sharding"]
+        trained = self.shapes.adapter(parts) if is_frozen else model
+        rows = {name: shape for name, shape in model.items() if name not in self.coded} if is_frozen else {}
+        if plan.sharding_stage < 3:
+            rows = {}
         return RankShare(
             rank=rank,
             coordinates=place,
@@ -113,8 +126,10 @@ class Layout:
             model=model,
             trained=trained,
             parts=parts,
-            units=self._units(trained, parts, place["sharding"]) if plan.sharding_stage else (),
-            is_frozen=self.shapes.is_frozen,
+            units=self._units(trained, parts, index) if plan.sharding_stage else (),
+            frozen_units=self._units(rows, parts, index),
+            frozen_whole=_size(model) - _size(rows) if is_frozen else 0,
+            is_frozen=is_frozen,
             reduces_early=plan.sharding_stage >= 2,
             keeps_rows=plan.sharding_stage == 3,
         )

@@ -10,11 +10,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..adapters.settings import trained_lora
 from ..config.option import TRAINING
 from ..parallel.plan import ParallelPlan
 from ..parallel.units import BUCKET_BYTES
 from ..run import Run
-from .activations import BYTE, FLOAT, StepActivations
+from .activations import FLOAT, StepActivations
+from .coded import DECODING, CodedPart, coded_part
 from .layout import RankShare
 
 LIBRARIES = 60_000_000
@@ -62,7 +64,11 @@ def phases(run: Run, share: RankShare, plan: ParallelPlan, base: int) -> list[Ph
             # Weights are read one tensor at a time: the largest is as in the file, transposed, and in the model.
             Phase("loading", program | weights | {"the tensor that is read": 2 * FLOAT * share.largest}),
         ]
-    held = program | {"weights": _weights(run, share) + FLOAT * _reference(run, share)}
+    coded = coded_part(run, share, plan)
+    reference = FLOAT * _reference(run, share)
+    held = program | {"weights": FLOAT * share.kept - coded.saved + reference}
+    if coded.codes:
+        held |= {"a matrix as numbers": DECODING * coded.largest}
     held |= {"optimizer": 2 * FLOAT * share.updated}
     step = StepActivations.of(run, share, plan)
     gradients, moving = _gradients(share), _moving(share, plan)
@@ -81,6 +87,8 @@ def phases(run: Run, share: RankShare, plan: ParallelPlan, base: int) -> list[Ph
     if run.config.training.save_rehearsal:
         read = {"the tensor that is read back": WRITTEN * FLOAT * share.largest}
         found.append(Phase("the rehearsal of saving", held | read))
+    if share.is_frozen:
+        found.append(Phase("the building of the model", program | {"weights": _at_first(run, share, coded)}))
     written = {"the tensor that is written": WRITTEN * FLOAT * share.largest}
     found.append(Phase("the writing of the result", held | written))
     return [Phase(phase.name, phase.parts | {"heap in reserve": int(HEAP_RESERVE * phase.total)}) for phase in found]
@@ -101,19 +109,12 @@ def machine_memory() -> int:
     return min(limits, default=0)
 
 
-def _weights(run: Run, share: RankShare) -> int:
-    """Return the bytes of what a rank keeps of model and adapter, matrices that are kept as codes among them."""
-    algorithm, kept = run.config.adapter.weight_quantize_algo, FLOAT * share.kept
-    if algorithm is None or not share.is_frozen:
-        return kept
-    from ..adapters.coded_base import NF4_BLOCK, coded_names
-    from ..adapters.settings import QUANTIZED_BITS
-
-    names = coded_names(run.family, run.model_config) or ()
-    coded = sum(math.prod(share.model.get(f"{name}.weight", (0,))) for name in names)
-    scale = BYTE if run.config.adapter.weight_double_quant else FLOAT
-    bits = QUANTIZED_BITS.get(algorithm, 4) + 8 * scale / (run.config.adapter.weight_blocksize or NF4_BLOCK)
-    return kept - FLOAT * coded + int(bits * coded / 8)
+def _at_first(run: Run, share: RankShare, coded: CodedPart) -> int:
+    """Return the bytes of a frozen model as it is built: before its matrices are codes, or ranks let go of rows."""
+    lora = trained_lora(run)
+    if coded.begins_as_numbers or (lora is not None and lora.reads_matrices and not coded.codes):
+        return FLOAT * share.computed
+    return FLOAT * (share.computed if coded.codes else share.kept) - coded.saved
 
 
 def _gradients(share: RankShare) -> int:
@@ -130,14 +131,17 @@ def _moving(share: RankShare, plan: ParallelPlan) -> int:
         return 0
     if not share.units:
         return min(BUCKET_BYTES, FLOAT * sum(map(math.prod, share.trained.values())))
-    blocks = [unit for unit in share.units if unit.kind == "block"]
-    largest = max(unit.values for unit in share.units)
-    block = max((unit.values for unit in blocks), default=0)
+    reduced = max(unit.values for unit in share.units)
     if not share.keeps_rows:
-        return FLOAT * largest
+        return FLOAT * reduced
     # A block's parameters, and as much again while they are put together; a large matrix is gathered in its place.
-    others = sum(unit.values for unit in share.units if unit.kind == "others")
-    return FLOAT * (others + max(2 * block, largest) + largest)
+    gathered = (*share.units, *share.frozen_units)
+    others = sum(unit.values for unit in gathered if unit.kind == "others")
+    block = sum(
+        max((unit.values for unit in units if unit.kind == "block"), default=0)
+        for units in (share.units, share.frozen_units)
+    )
+    return FLOAT * (others + max(2 * block, *(unit.values for unit in gathered)) + reduced)
 
 
 def _reference(run: Run, share: RankShare) -> int:
@@ -146,7 +150,8 @@ def _reference(run: Run, share: RankShare) -> int:
         return 0
     from ..trainer.preference_loss import PreferenceLoss
 
-    return share.computed if PreferenceLoss.from_options(run.config.training).needs_reference else 0
+    values = share.updated if share.keeps_rows else share.computed
+    return values if PreferenceLoss.from_options(run.config.training).needs_reference else 0
 
 
 def _decoding(run: Run, plan: ParallelPlan) -> dict[str, int]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.option import TRAINING
+from ..config.option import QUANTIZING, TRAINING
 from .activations import FLOAT, GRANULARITIES, StepActivations
+from .coded import coded_part, coded_weights
 from .communication import Traffic, traffic_of_step
 from .layout import Layout, RankShare
 from .memory import Phase, peak_of
@@ -29,8 +30,10 @@ class RankPlan:
     """Of one step; empty where nothing is trained."""
     activations: Mapping[str, int]
     """Bytes, by what is recomputed; empty where nothing is trained."""
+    parameter_bytes: int
+    """Of what it holds at all times of the run's parameters, an adapter's among them; of a coded matrix, its codes."""
     parameter_share: float
-    """Of the run's parameters, an adapter's among them, what it holds at all times."""
+    """How much of all of them that is, by their number."""
 
     @property
     def sent(self) -> int:
@@ -51,7 +54,7 @@ class RankPlan:
             "coordinates": dict(self.share.coordinates),
             "groups": {axis: list(ranks) for axis, ranks in self.share.groups.items()},
             "layers": list(self.share.blocks),
-            "parameter_bytes": FLOAT * self.share.kept,
+            "parameter_bytes": self.parameter_bytes,
             "optimizer_bytes": 2 * FLOAT * self.share.updated,
             "parameter_share": self.parameter_share,
             "peak_phase": self.peak.name,
@@ -78,7 +81,9 @@ def plan_ranks(run: Run, shapes: ModelShapes, plan: ParallelPlan, *, base: int, 
         base: bytes of a process with Paddle and without a model.
         on_gpu: ranks talk through NCCL, not gloo.
     """
-    layout, found = Layout(shapes, plan), []
+    if run.config.task in QUANTIZING:
+        return _quantizing(run, shapes, plan, base)
+    layout, found = Layout(shapes, plan, coded_weights(run, plan) if shapes.is_frozen else ()), []
     total = sum(map(math.prod, (*shapes.model.values(), *(shapes.adapter().values() if shapes.is_frozen else ()))))
     for rank in range(plan.world_size):
         share = layout.rank(rank)
@@ -87,6 +92,15 @@ def plan_ranks(run: Run, shapes: ModelShapes, plan: ParallelPlan, *, base: int, 
         if run.config.task in TRAINING:
             traffic = traffic_of_step(run, layout, share, on_gpu=on_gpu)
             activations = {mode: StepActivations.of(run, share, plan, mode).all for mode in GRANULARITIES}
+        held = FLOAT * share.kept - coded_part(run, share, plan).saved
         peak = peak_of(run, share, plan, base)
-        found.append(RankPlan(share, peak, tuple(traffic), activations, share.kept / total))
+        found.append(RankPlan(share, peak, tuple(traffic), activations, held, share.kept / total))
     return found
+
+
+def _quantizing(run: Run, shapes: ModelShapes, plan: ParallelPlan, base: int) -> list[RankPlan]:
+    from .quantizing import QuantizingLayout
+
+    layout, total = QuantizingLayout(run, shapes, plan, base=base), sum(map(math.prod, shapes.model.values()))
+    ranks = [layout.rank(rank) for rank in range(plan.world_size)]
+    return [RankPlan(each.share, each.peak, (), {}, each.held_bytes, each.share.computed / total) for each in ranks]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters.settings import LoraSettings, read_settings
+from ..adapters.settings import LoraSettings, trained_lora
 from ..launch.framework import import_paddle
 from ..parallel.slices import Part
 
@@ -91,14 +90,6 @@ def shapes_of(family: Family, config: ModelConfig, lora: LoraSettings | None = N
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     targets = () if lora is None else _targets(network, family, lora)
     return ModelShapes(family=family, config=config, model=shapes, lora=lora, targets=targets)
-
-
-def trained_lora(run: Run) -> LoraSettings | None:
-    """Return the LoRA adapter that a run trains, if it does."""
-    options = run.config.adapter
-    if run.config.task != "lora" and not (run.config.task == "dpo" and options.use_lora):
-        return None
-    return read_settings(Path(options.lora_path)) if options.lora_path else LoraSettings.from_options(options)
 
 
 def _targets(network: CausalLM, family: Family, lora: LoraSettings) -> tuple[str, ...]:

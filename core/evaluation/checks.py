@@ -60,17 +60,12 @@ def _without_effect(config: RunConfig) -> Iterator[Problem]:
 
 def check_generation_in_training(config: RunConfig) -> Iterator[Problem]:
     """Yield what stands against answering the evaluation records while training."""
-    training, launch = config.training, config.launch
+    training = config.training
     if not config.evaluation.eval_with_do_generation:
         return
     if not training.do_eval and training.evaluation_strategy == "no":
         remedy = "Give --do_eval true or --evaluation_strategy."
         yield Problem("--eval_with_do_generation", "true", "has no evaluation to go with", remedy)
-    split = max(launch.tensor_parallel_degree, launch.pipeline_parallel_degree, launch.sep_parallel_degree) > 1
-    if split or launch.sharding.strip() == "stage3":
-        reason = "needs the whole model in each process, which tensor, pipeline and sep parallelism and stage3 cut up"
-        remedy = "Answer with --task evaluate on the trained model."
-        yield Problem("--eval_with_do_generation", "true", reason, remedy)
     yield from _libraries()
 
 

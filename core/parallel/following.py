@@ -54,18 +54,18 @@ class Following:
 
         Args:
             model: gets the hooks.
-            units: all that is trained of it.
+            units: all of its parameters; of a block, what is trained may be one and what is frozen another.
             hooks: under which the backward pass calls.
         """
         self._hooks = hooks
-        self._blocks = [unit for together, unit in units.items() if together.kind == "block"]
+        self._blocks: dict[int, list[Unit]] = {}
         owners = {id(layer.weight): layer for layer in model.sublayers() if isinstance(layer, EMBEDDINGS)}
         head: list[Unit] = []
         for together, unit in units.items():
             if together.kind == "others":
                 model.register_forward_pre_hook(_before(unit))
             elif together.kind == "block":
-                self._follow_block(model.blocks[together.block], unit)
+                self._blocks.setdefault(together.block, []).append(unit)
             else:
                 embedding = owners.get(id(unit.parameters[together.names[0]]))
                 if embedding is not None:
@@ -73,30 +73,35 @@ class Following:
                     embedding.register_forward_post_hook(_free_after(unit))
                 if embedding is None or model.config.tie_embeddings:
                     head.append(unit)
+        for number in self._blocks:
+            self._follow_block(model.blocks[number], number)
         if head:
             model.register_forward_post_hook(self._until_gradient(head))
 
-    def _follow_block(self, block: nn.Layer, unit: Unit) -> None:
+    def _follow_block(self, block: nn.Layer, number: int) -> None:
         """Free a block's parameters after its forward pass, until its backward pass is about to begin."""
-
-        own = {id(parameter) for parameter in unit.parameters.values()}
-        is_whole = all(parameter.stop_gradient or id(parameter) in own for parameter in block.parameters())
+        units = self._blocks[number]
+        own = {id(parameter) for unit in units for parameter in unit.parameters.values()}
+        is_whole = all(id(parameter) in own for parameter in block.parameters())
         assert is_whole, "blocks that share parameters cannot be gathered one by one"
 
         def free(layer: Any, inputs: Any, output: Tensor) -> Any:
-            unit.free()
+            for unit in units:
+                unit.free()
             if not output.stop_gradient:
-                output.register_hook(self._hooks.guarded(partial(self._turn_to, unit)))
+                output.register_hook(self._hooks.guarded(partial(self._turn_to, number)))
 
-        block.register_forward_pre_hook(_before(unit))
+        for unit in units:
+            block.register_forward_pre_hook(_before(unit))
         block.register_forward_post_hook(free)
 
-    def _turn_to(self, unit: Unit) -> None:
+    def _turn_to(self, number: int) -> None:
         """Free the block after this one, whose backward pass is over, and gather this one's parameters."""
-        for other in self._blocks:
-            if other is not unit:
-                other.free()
-        unit.gather()
+        for other, units in self._blocks.items():
+            for unit in () if other == number else units:
+                unit.free()
+        for unit in self._blocks[number]:
+            unit.gather()
 
     def _until_gradient(self, head: Sequence[Unit]) -> Any:
         """Return a hook on the model: its head has its parameters until the hidden states have their gradient."""

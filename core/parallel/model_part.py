@@ -34,7 +34,7 @@ class ModelPart:
 
 
 def build_part(
-    family: Family, config: ModelConfig, mesh: Mesh, weights: Path | None, *, is_trained: bool = True
+    family: Family, config: ModelConfig, mesh: Mesh, weights: Path | None, *, shares_rows: bool = True
 ) -> ModelPart:
     """Build what this rank has of a model; the values are those that one process would have.
 
@@ -43,14 +43,15 @@ def build_part(
         config: of the whole model.
         mesh: of the run.
         weights: model directory or weight file; ``None`` draws random ones from Paddle's generator.
-        is_trained: the model itself is; otherwise ranks do not share its parameters in sharding stage 3.
+        shares_rows: in sharding stage 3 each rank gets its rows of the parameters, for ``sharding.hold`` or
+            ``hold_frozen`` to gather; otherwise every parameter has its values, whatever the stage.
 
     Raises:
         PluginError: the family says wrongly how its model is cut.
         WeightError: the file is damaged, unsafe, or does not fit the model.
     """
     plan = mesh.plan
-    shards = is_trained and plan.sharding_stage == 3
+    shards = shares_rows and plan.sharding_stage == 3
     if plan.mp == plan.pp == 1 and not shards:
         model = family.build_model(config) if weights is None else load_model(family, config, weights)
         return ModelPart(share_rows(model, mesh))

@@ -1,4 +1,4 @@
-"""Answering the evaluation records while training, each data rank its share of them."""
+"""Answering the evaluation records while training, each rank its share of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..data.records import BadRecords
 from ..engine.settings import SamplingSettings
 from ..engine.setup import stop_ids
 from ..evaluation.answers import ReferenceAnswers
-from ..parallel.plan import DATA
+from ..parallel.plan import REPLICAS
+from ..parallel.sep.model import whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,16 +59,16 @@ class Answering:
             Scores by the names that ``metrics.jsonl`` has, or ``None`` after giving up.
         """
         own: dict[str, str] = {}
-        count = len(self._answers.records)
-        for first in range(0, count, self._batch_size * mesh.data_world):
+        count, group = len(self._answers.records), mesh.group(*REPLICAS)
+        for first in range(0, count, self._batch_size * group.size):
             if stopped():
                 return None
-            start = first + mesh.data_rank * self._batch_size
+            start = first + group.index * self._batch_size
             places = range(min(start, count), min(start + self._batch_size, count))
-            answers = self._answers.answer(model, self._settings, places, batch_size=self._batch_size)
+            with whole_rows(model):
+                answers = self._answers.answer(model, self._settings, places, batch_size=self._batch_size)
             own |= {str(place): answer for place, answer in zip(places, answers, strict=True)}
-        wire = mesh.group(*DATA).wire
-        parts = [own] if wire is None else wire.exchange_json(own, "the answers of an evaluation")
+        parts = [own] if group.wire is None else group.wire.exchange_json(own, "the answers of an evaluation")
         found = {place: answer for part in parts for place, answer in part.items()}
         answers = [found[str(place)] for place in range(count)]
         if mesh.is_main:

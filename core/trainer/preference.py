@@ -172,15 +172,23 @@ def answer_scores(model: CausalLM, hidden_BSH: Tensor, batch: Batch, *, averaged
     return sums_A.reshape([-1, 2])
 
 
-def frozen(copy: CausalLM) -> Reference:
-    """Compare with a model of its own: that which training starts from, never changed."""
+def frozen(copy: CausalLM, rest: Callable[[], None] = lambda: None) -> Reference:
+    """Compare with a model of its own: that which training starts from, never changed.
+
+    Args:
+        copy: of that model.
+        rest: is called when it has answered (``sharding.hold_frozen``).
+    """
     copy.eval()
     for parameter in copy.parameters():
         parameter.stop_gradient = True
 
     @contextmanager
     def lend(_: CausalLM) -> Iterator[CausalLM]:
-        yield copy
+        try:
+            yield copy
+        finally:
+            rest()
 
     return lend
 

@@ -22,6 +22,8 @@ from ..parallel.degrees import fill_plan
 from ..parallel.join import mesh_of
 from ..parallel.model_part import build_part
 from ..parallel.pipeline.passes import Pipeline
+from ..parallel.sharding import hold_frozen
+from ..parallel.tensor.model import model_parts
 from .answering import Answering
 from .checks import check_training
 from .evaluate import evaluate
@@ -105,7 +107,7 @@ def _run(run: Run, open_data: Callable[[Run], Materials], *, from_weights: bool)
         materials = _check_data(open_data(run))
         with mesh_of(run.config.launch) as mesh:
             if not options.do_train:
-                part = _build(materials.run, weights, mesh, is_trained=False)
+                part = _build(materials.run, weights, mesh, shares_rows=False)
                 return _evaluate_only(materials, workspace, part, mesh)
             return _train(materials, workspace, weights, mesh)
 
@@ -131,7 +133,7 @@ def _train(materials: Materials, workspace: Workspace, weights: Path | None, mes
     # A checkpoint brings what was trained: of the rest, an adapter's model needs all, and any other one nothing.
     trains_model = not trains_adapter(materials.run)
     brings_all = checkpoint is not None and trains_model
-    part = _build(materials.run, None if brings_all else weights, mesh, is_trained=trains_model)
+    part = _build(materials.run, None if brings_all else weights, mesh)
     job = Job(
         run=materials.run,
         model=part.model,
@@ -149,11 +151,11 @@ def _train(materials: Materials, workspace: Workspace, weights: Path | None, mes
     return train(job, workspace, checkpoint)
 
 
-def _build(run: Run, weights: Path | None, mesh: Mesh, *, is_trained: bool) -> ModelPart:
+def _build(run: Run, weights: Path | None, mesh: Mesh, *, shares_rows: bool = True) -> ModelPart:
     seed_all(run.config.training.seed)
     if trains_adapter(run):
-        return build_base(run, mesh, weights)
-    return build_part(run.family, run.model_config, mesh, weights, is_trained=is_trained)
+        return build_base(run, mesh, weights, shares_rows=shares_rows)
+    return build_part(run.family, run.model_config, mesh, weights, shares_rows=shares_rows)
 
 
 def _objective(run: Run, weights: Path | None, mesh: Mesh) -> Objective:
@@ -165,7 +167,8 @@ def _objective(run: Run, weights: Path | None, mesh: Mesh) -> Objective:
         return Preference(loss, None)
     if trains_adapter(run):
         return Preference(loss, adapters_off)
-    return Preference(loss, frozen(_build(run, weights, mesh, is_trained=False).model))
+    copy = _build(run, weights, mesh).model
+    return Preference(loss, frozen(copy, hold_frozen(copy, mesh, model_parts(copy))))
 
 
 def _open_pretraining(run: Run) -> Materials:

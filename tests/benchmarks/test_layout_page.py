@@ -26,14 +26,21 @@ def test_a_row_is_a_layout_and_a_column_a_family(page: Any) -> None:
     text = page([row("a", "one", 0.0), row("b", "one", 0.0), row("a", "tp2", 3.26e-7), refused, END, more, END])
     assert "| layout | a | b |\n| --- | --- | --- |\n| tp2 | 3e-7 / 2e-7 | [1] |\n| dp2 x tp2 | 0 / 2e-7 |  |\n" in text
     assert "[1] --tensor_parallel_degree 2 does not divide the 3 heads" in text
-    assert "That took 3 minutes of CPU time" in text and "for 20 steps" in text and "Resumed" not in text
-    assert "The worst of all: 3.3e-07 and 2.0e-07; 4 of 4 are within the bounds." in text
+    assert "This page took 3 minutes of CPU time" in text and "for 20 steps" in text and "Resumed" not in text
+    assert "The worst of all: 3.3e-07 and 2.0e-07; 2 of 2 are within the bounds." in text
 
 
-def test_what_is_left_out_of_a_familys_numbers_is_told(page: Any) -> None:
-    text = page([row("a", "one", 0.0), row("a", "tp2", 0.0, kinked=1.2e-4), row("b", "tp2", 0.0), END])
-    assert text.count("inputs of ReLU are left out") == 1
-    assert "Of a, the parameters that make the inputs of ReLU are left out: they differ by up to 1e-4." in text
+def test_mistakes_have_a_table_of_their_own_and_stay_out_of_the_other(page: Any) -> None:
+    made = row("a", "dp2", 2e-3, defect="sums are left out", weights=1e-2, good=True)
+    text = page([row("a", "one", 0.0), row("a", "tp2", 0.0), made, END])
+    assert "| mistake | layout | differs by |" in text and "| sums are left out | dp2 | 2e-3 / 1e-2 |" in text
+    assert "The worst of all: 0.0e+00 and 2.0e-07; 1 of 1 are within the bounds." in text
+
+
+def test_a_mistake_that_does_not_show_stands_out(page: Any) -> None:
+    assert "| dp2 | **1e-7 / 2e-7** |" in page(
+        [row("a", "one", 0.0), row("a", "dp2", 1e-7, defect="sums are left out", good=False), END]
+    )
 
 
 def test_pairs_have_a_table_of_their_own_and_failures_stand_out(page: Any) -> None:

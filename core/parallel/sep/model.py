@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +84,20 @@ def share_rows(model: CausalLM, mesh: Mesh) -> CausalLM:
     assert isinstance(model, SharedRowsCausalLM)
     model.row_share = RowShare(group, group.size * (plan.mp if plan.sequence_parallel else 1))
     return model
+
+
+@contextlib.contextmanager
+def whole_rows(model: CausalLM) -> Iterator[None]:
+    """Let each rank compute rows of its own with a model, as its family built it: to answer, token by token."""
+    shared = type(model)
+    if not issubclass(shared, SharedRowsCausalLM):
+        yield
+        return
+    model.__class__ = next(base for base in shared.__bases__ if base is not SharedRowsCausalLM)
+    try:
+        yield
+    finally:
+        model.__class__ = shared
 
 
 def row_share_of(model: CausalLM) -> RowShare | None:

@@ -66,6 +66,7 @@ def test_what_a_task_cannot_do_without_is_named(command: str, keys: list[str]) -
         (SFT + "--save_steps 0", "--save_steps: 0 must be 1 or more."),
         (SFT + "--no_do_train", "--do_train: false leaves nothing to do."),
         (SFT + "--sharding stage4", "--sharding: 'stage4' is not one stage. Use one of stage1, stage2, stage3."),
+        (SFT + "--sharding=stage2,offload", "--sharding: 'stage2,offload' asks for offload, which would keep"),
         (SFT + "--sharding=stage1,stage2", "--sharding: 'stage1,stage2' is not one stage."),
         (SFT + "--tensor_parallel_degree 0", "--tensor_parallel_degree: 0 must be 1 or more. -1 leaves it to llm-run."),
         (SFT + "--nnodes 2", "--master: is needed where nnodes is above 1."),

@@ -16,6 +16,7 @@ from llm_run.core.parallel.mesh import Mesh
 from llm_run.core.parallel.model_part import build_part
 from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sharding import hold
+from llm_run.core.parallel.shards import shards_of
 from llm_run.core.parallel.tensor.model import model_parts
 from llm_run.core.registry.manager import installed, load_family
 
@@ -63,6 +64,30 @@ def test_a_rank_updates_the_rows_that_the_plan_counts(family_name: str, stage: i
         assert share.kept == (kept if stage == 3 else kept - updated)
 
 
+def test_a_rank_of_stage_3_keeps_rows_of_what_an_adapter_is_added_to() -> None:
+    family = load_family("llama")
+    config, settings = family.card.sizes["tiny"], LoraSettings(rank=4, alpha=8)
+    plan = ParallelPlan(sharding=3, sharding_stage=3)
+    layout = Layout(shapes_of(family, config, settings), plan)
+    for rank in range(3):
+        mesh = lonely_mesh(plan, rank)
+        model = build_part(family, config, mesh, None).model
+        rows = sum(int(tensor.size) for tensor in shards_of(model).values())
+        held = hold(new_adapter(model, family, settings), mesh, model_parts(model))
+        assert not any(parameter._is_initialized() for parameter in model.parameters())
+        assert layout.rank(rank).kept == rows + sum(int(tensor.size) for tensor in held.tensors.values())
+
+
+def test_codes_are_whole_on_every_rank_of_stage_3() -> None:
+    family = load_family("llama")
+    config, settings = family.card.sizes["tiny"], LoraSettings(rank=4, alpha=8)
+    shapes, plan = shapes_of(family, config, settings), ParallelPlan(sharding=2, sharding_stage=3)
+    coded = [name for name in shapes.model if name.startswith("blocks.") and name.endswith("_proj.weight")]
+    plain, share = Layout(shapes, plan).rank(0), Layout(shapes, plan, coded).rank(0)
+    assert share.frozen_whole == sum(math.prod(shapes.model[name]) for name in coded) > 0
+    assert share.kept - plain.kept == pytest.approx(share.frozen_whole / 2, rel=0.01)
+
+
 @pytest.mark.parametrize("dora", [False, True])
 def test_a_rank_trains_the_part_of_an_adapter_that_the_plan_says(dora: bool) -> None:
     family = load_family("llama")
@@ -72,7 +97,7 @@ def test_a_rank_trains_the_part_of_an_adapter_that_the_plan_says(dora: bool) -> 
     with pytest.MonkeyPatch.context() as patch:
         # The lengths of columns of a matrix that is cut by rows are sums over both ranks.
         patch.setattr("llm_run.core.adapters.lora_split.all_reduce", lambda x, group: x)
-        part = build_part(family, config, lonely_mesh(plan, 1), None, is_trained=False)
+        part = build_part(family, config, lonely_mesh(plan, 1), None, shares_rows=False)
         model = new_adapter(part.model, family, settings)
     trained = {name: tuple(p.shape) for name, p in model.named_parameters() if not p.stop_gradient}
     assert trained == share.trained

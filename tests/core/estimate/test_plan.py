@@ -180,18 +180,6 @@ def test_a_plan_writes_nothing_and_loads_no_weights(workshop: Path) -> None:
     assert sorted(workshop.rglob("*")) == before
 
 
-def test_matrices_that_are_kept_as_codes_take_as_many_bits(workshop: Path) -> None:
-    records = workshop / "records.json"
-    records.write_text(json.dumps([{"src": "a", "tgt": "b"}]))
-    words = ["--task", "lora", "--model_name_or_path", str(workshop / "model"), "--dataset_name_or_path", str(records)]
-    plain, coded = (
-        plan([*words, "--output_dir", str(workshop / "adapter"), *more])["memory_parts"]["weights"]
-        for more in ([], ["--weight_quantize_algo", "nf4"])
-    )
-    matrices = 6 * (2 * 512 * 512 + 2 * 512 * 256 + 3 * 512 * 1408)
-    assert plain - coded == matrices * 4 - matrices * 4.5 / 8
-
-
 def test_a_plan_counts_steps_tokens_and_time(workshop: Path) -> None:
     found = plan(pretraining(workshop, "--gradient_accumulation_steps", "3", "--max_steps", "50"))
     assert found["tokens_per_step"] == 8 * 3 * 512

@@ -30,7 +30,7 @@ from llm_run.core.parallel.plan import ParallelPlan
             ["--eval_with_do_generation: true needs the whole model on every rank, and each has a part. "
              "Leave it out, or use --tensor_parallel_degree 1 and --pipeline_parallel_degree 1."],
         ),
-        ("--task sft --eval_with_do_generation", ParallelPlan(dp=2), []),
+        ("--task sft --eval_with_do_generation", ParallelPlan(dp=2, sep=2), []),
         (
             "--task sft --eval_with_do_generation",
             ParallelPlan(sharding=2, sharding_stage=3),

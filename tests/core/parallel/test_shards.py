@@ -90,9 +90,9 @@ def test_a_rank_never_has_more_of_a_model_than_its_rows_and_one_tensor() -> None
     assert sum(sizes) / 4 <= largest < 1.2 * (sum(sizes) / 4 + max(sizes))
 
 
-def test_what_an_adapter_is_added_to_has_values_of_its_own() -> None:
+def test_a_model_whose_rows_are_not_shared_has_values() -> None:
     family = load_family("llama")
     mesh = Mesh(plan=ParallelPlan(sharding=2, sharding_stage=3), groups={("sharding",): Group("sharding", (0, 1), 0)})
-    model = build_part(family, family.card.sizes["tiny"], mesh, None, is_trained=False).model
+    model = build_part(family, family.card.sizes["tiny"], mesh, None, shares_rows=False).model
     assert not shards_of(model)
     assert all(parameter._is_initialized() for parameter in model.parameters())

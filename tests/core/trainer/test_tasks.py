@@ -189,7 +189,6 @@ def test_data_are_shown_and_nothing_is_trained(
     ("options", "said"),
     [
         ({"eval_with_do_generation": "true"}, "has no evaluation to go with"),
-        ({"eval_with_do_generation": "true", "do_eval": "true", "sharding": "stage3"}, "needs the whole model"),
         ({"metric_for_best_model": "bleu4"}, "--metric_for_best_model: bleu4 is not measured. Give --eval_with_do"),
         ({"metric_for_best_model": "f1"}, "--metric_for_best_model: f1 is not measured. Measured are loss, ppl, acc"),
         ({"packing": "best_fit"}, "--packing: best_fit has no effect, as records are not packed"),

@@ -17,6 +17,7 @@ from llm_run.core.data.sample import IGNORED, Sample
 from llm_run.core.parallel.groups import GroupFactory
 from llm_run.core.parallel.join import _mesh, open_mesh
 from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.parallel.model_part import build_part
 from llm_run.core.parallel.ownership import share_out
 from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sharding import hold
@@ -54,9 +55,9 @@ def micro_batches(mesh: Mesh, step: int) -> list[MicroBatch]:
 
 
 def trained(settings: LoraSettings, mesh: Mesh) -> dict[str, Any]:
-    """Return losses and norms of the steps, and how many values this rank updates."""
+    """Return losses and norms of the steps, how many values this rank updates, and how many it has between them."""
     seed_all(3)
-    model = FAMILY.build_model(CONFIG)
+    model = build_part(FAMILY, CONFIG, mesh, None, shares_rows=not settings.dora).model
     new_adapter(model, FAMILY, settings)
     model.train()
     holding = hold(model, mesh)
@@ -68,6 +69,7 @@ def trained(settings: LoraSettings, mesh: Mesh) -> dict[str, Any]:
     return {
         "losses": [result.loss for result in results], "norms": [result.grad_norm for result in results],
         "values": sum(int(tensor.size) for tensor in holding.tensors.values()),
+        "whole": [name for name, parameter in model.named_parameters() if parameter._is_initialized()],
     }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def prepared(kind: str, family: Family, config: Any, mesh: Mesh) -> tuple[Causal
     found = []
     for seed in (3, 4):
         seed_all(seed)
-        found.append(build_part(family, config, mesh, None, is_trained=False))
+        found.append(build_part(family, config, mesh, None, shares_rows=False))
     (model, stages), copy, settings = (found[0].model, found[0].cut), found[1].model, KINDS[kind]
     if isinstance(settings, PrefixSettings):
         apply_prefix(model, settings, seed=5)

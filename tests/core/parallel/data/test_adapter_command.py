@@ -19,6 +19,7 @@ LIMIT = 600
 """Seconds: far more than it takes, also beside other tests."""
 LAYOUTS = {
     "tp2": "--nproc_per_node 2 --tensor_parallel_degree 2", "pp2": "--nproc_per_node 2 --pipeline_parallel_degree 2",
+    "stage3": "--nproc_per_node 2 --sharding stage3 --gradient_accumulation_steps 1",
 }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
     assert fields[0] == fields[1]
 
 
-@pytest.mark.parametrize("layout", ["tp2", "pp2"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_ranks_that_have_parts_of_the_model_save_the_adapter_of_one_process(
     layout: str, alone: Path, records: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -65,10 +66,11 @@ def test_ranks_that_have_parts_of_the_model_save_the_adapter_of_one_process(
     assert_same(out, alone)
 
 
-def test_stages_go_on_from_a_checkpoint_of_one_process(
-    alone: Path, records: Path, tokenizer: Path, tmp_path: Path
+@pytest.mark.parametrize("layout", ["pp2", "stage3"])
+def test_ranks_that_have_parts_of_the_model_go_on_from_a_checkpoint_of_one_process(
+    layout: str, alone: Path, records: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(alone / "checkpoint-2", tmp_path / "parts" / "checkpoint-2")
-    out = trained(tmp_path / "parts", records, tokenizer, *LAYOUTS["pp2"].split())
+    out = trained(tmp_path / "parts", records, tokenizer, *LAYOUTS[layout].split())
     assert [row["step"] for row in read_metrics(out) if "loss" in row] == [3]
     assert_same(out, alone)

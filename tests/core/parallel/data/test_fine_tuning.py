@@ -49,10 +49,12 @@ def equal(ours: Path, theirs: Path, *keys: str) -> None:
         assert found == pytest.approx(expected, rel=1e-5), key
 
 
-def test_noise_packing_and_answers_of_data_parallel_ranks_are_those_of_one_process(
-    alone: Path, records: Path, tokenizer: Path, tmp_path: Path
+@pytest.mark.parametrize("cut", ["", "--sep_parallel_degree 2 --gradient_accumulation_steps 2"])
+def test_noise_packing_and_answers_of_ranks_that_have_the_whole_model_are_those_of_one_process(
+    alone: Path, records: Path, tokenizer: Path, tmp_path: Path, cut: str
 ) -> None:
-    trained(tmp_path / "two", records, tokenizer, "--nproc_per_node", "2", "--eval_with_do_generation", "true")
+    more = f"--nproc_per_node 2 --eval_with_do_generation true {cut}"
+    trained(tmp_path / "two", records, tokenizer, *more.split())
     equal(tmp_path / "two", alone, "loss", "eval_loss", "eval_bleu4", "eval_rouge1", "eval_rougel", "eval_tokens")
     for step in (2, 4):
         one, two = ((folder / f"predictions-{step}.jsonl").read_text() for folder in (alone, tmp_path / "two"))
@@ -74,11 +76,8 @@ def test_noise_and_the_best_model_of_pipeline_stages_are_those_of_one_process(
 
 @pytest.mark.parametrize(
     "cut",
-    [
-        "--tensor_parallel_degree 2 --sequence_parallel true", "--pipeline_parallel_degree 2",
-        "--sep_parallel_degree 2",
-    ],
-)  # fmt: skip
+    ["--tensor_parallel_degree 2 --sequence_parallel true", "--pipeline_parallel_degree 2"],
+)
 def test_noise_packing_and_evaluation_of_ranks_that_have_parts_are_those_of_one_process(
     alone: Path, records: Path, tokenizer: Path, tmp_path: Path, cut: str
 ) -> None:

@@ -27,6 +27,13 @@ def test_ranks_train_an_adapter_as_one_process_does(found: Found, kind: str, lay
         assert len(set(alone["losses"])) == 3
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_no_rank_of_stage_3_has_a_whole_matrix_between_steps(found: Found, kind: str) -> None:
+    for rank in found:
+        assert rank[kind]["stage3"]["whole"] == []
+        assert len(rank[kind]["stage2"]["whole"]) == len(rank[kind]["alone"]["whole"]) > 0
+
+
 @pytest.mark.parametrize("layout", ["stage1", "stage3"])
 def test_ranks_share_the_optimizer_state_of_the_adapter_only(found: Found, layout: str) -> None:
     values = [rank["lora"][layout]["values"] for rank in found]

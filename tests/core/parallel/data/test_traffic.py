@@ -10,7 +10,7 @@ import pytest
 
 Found = list[dict[str, Any]]
 CASES = (
-    "dp4", "stage 1 x 4", "dp2 x stage 2 x 2", "stage 3 x 4", "tp2 x stage 3 x 2", "tp4",
+    "dp4", "stage 1 x 4", "dp2 x stage 2 x 2", "stage 3 x 4", "stage 3 x 4, an adapter", "tp2 x stage 3 x 2", "tp4",
     "dp2 x tp2, sequence parallel", "tp2 x pp2", "tp2 x pp2, sequence parallel", "dp2 x pp2 of two pieces", "sep4",
     "sep2 x tp2, sequence parallel", "sep2 x stage 2 x 2",
 )  # fmt: skip

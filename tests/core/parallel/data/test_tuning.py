@@ -33,6 +33,13 @@ def test_ranks_tune_as_one_process_does(found: Found, kind: str, layout: str) ->
         }
 
 
+@pytest.mark.parametrize("kind", ["sigmoid", "prefix"])
+def test_no_rank_of_stage_3_has_a_whole_matrix_between_steps_nor_one_of_the_reference(found: Found, kind: str) -> None:
+    for rank in found:
+        assert rank[kind]["stage3"]["whole"] == []
+        assert len(rank[kind]["dp2"]["whole"]) > 0
+
+
 @pytest.mark.parametrize("name", installed().families)
 def test_ranks_that_share_heads_see_their_heads_of_a_prefix(found: Found, name: str) -> None:
     for rank in found:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from llm_run.core.adapters.files import new_adapter
+from llm_run.core.adapters.settings import LoraSettings
 from llm_run.core.config.groups import ConvertOptions, DataOptions, DecodingOptions, LaunchOptions, ModelOptions
 from llm_run.core.config.training import TrainingOptions
 from llm_run.core.data.collate import collate
@@ -48,6 +50,7 @@ CASES: dict[str, tuple[ParallelPlan, str, str, str]] = {
     "stage 1 x 4": (ParallelPlan(sharding=4, sharding_stage=1), "gpt3", "tiny", ""),
     "dp2 x stage 2 x 2": (ParallelPlan(dp=2, sharding=2, sharding_stage=2), "glm", "tiny", ""),
     "stage 3 x 4": (ParallelPlan(sharding=4, sharding_stage=3), "qwen", "tiny", "full"),
+    "stage 3 x 4, an adapter": (ParallelPlan(sharding=4, sharding_stage=3), "llama", "tiny-tied", ""),
     "tp2 x stage 3 x 2": (ParallelPlan(mp=2, sharding=2, sharding_stage=3), "llama", "tiny-tied", ""),
     "tp4": (ParallelPlan(mp=4), "chatglm2", "tiny", "full"),
     "dp2 x tp2, sequence parallel": (ParallelPlan(dp=2, mp=2, sequence_parallel=True), "llama", "tiny", "full_attn"),
@@ -59,6 +62,7 @@ CASES: dict[str, tuple[ParallelPlan, str, str, str]] = {
     "sep2 x stage 2 x 2": (ParallelPlan(sep=2, sharding=2, sharding_stage=2), "qwen", "tiny", "full_attn"),
 }
 """Plan, family, size, and what is recomputed."""
+LORA = LoraSettings(rank=4, alpha=8)
 CALL = re.compile(r"(\w+)\(.*\) on (\w+) \[([\d, ]*)\]")
 OPERATIONS = {"all_reduce": "all-reduce", "all_gather": "all-gather", "all_to_all": "all-to-all"}
 SIZES = {"float32": 4, "int64": 8}
@@ -107,11 +111,13 @@ def run_of(family: Any, config: Any, recompute: str) -> Run:
     return Run(config=options, family=family, model_config=config)
 
 
-def counted(mesh: Mesh, run: Run) -> Calls:
+def counted(mesh: Mesh, run: Run, lora: LoraSettings | None) -> Calls:
     """Make one step, and return what it called."""
     options, config = run.config.training, run.model_config
     seed_all(3)
     part = build_part(run.family, config, mesh, None)
+    if lora is not None:
+        new_adapter(part.model, run.family, lora)
     part.model.train()
     if options.recompute:
         apply_recompute(part.model, options.recompute_granularity)
@@ -132,9 +138,9 @@ def counted(mesh: Mesh, run: Run) -> Calls:
     return calls
 
 
-def foreseen(mesh: Mesh, run: Run) -> Calls:
+def foreseen(mesh: Mesh, run: Run, lora: LoraSettings | None) -> Calls:
     """Return what the plan of this rank says."""
-    layout = Layout(shapes_of(run.family, run.model_config), mesh.plan)
+    layout = Layout(shapes_of(run.family, run.model_config, lora), mesh.plan)
     found: Calls = {}
     for traffic in traffic_of_step(run, layout, layout.rank(mesh.rank), on_gpu=False):
         entry = found.setdefault(f"{list(traffic.ranks)} {traffic.operation}", [0, 0])
@@ -153,9 +159,11 @@ def main(result: Path) -> None:
         for name, (plan, family_name, size, recompute) in CASES.items():
             family = load_family(family_name)
             config = dataclasses.replace(family.card.sizes[size], num_layers=4)
-            run = run_of(family, config, recompute)
+            run, lora = run_of(family, config, recompute), LORA if name.endswith("an adapter") else None
             assert meshes[name].plan == plan
-            found[name] = {"counted": counted(meshes[name], run), "foreseen": foreseen(meshes[name], run)}
+            found[name] = {
+                "counted": counted(meshes[name], run, lora), "foreseen": foreseen(meshes[name], run, lora),
+            }  # fmt: skip
         mesh.meet("the end")
     result.write_text(json.dumps(found))
 

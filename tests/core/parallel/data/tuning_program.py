@@ -20,10 +20,11 @@ from llm_run.core.parallel.collectives import all_reduce
 from llm_run.core.parallel.groups import GroupFactory
 from llm_run.core.parallel.join import _mesh, open_mesh
 from llm_run.core.parallel.mesh import Mesh
+from llm_run.core.parallel.model_part import build_part
 from llm_run.core.parallel.ownership import share_out
 from llm_run.core.parallel.plan import ParallelPlan
 from llm_run.core.parallel.sep.model import share_rows
-from llm_run.core.parallel.sharding import hold
+from llm_run.core.parallel.sharding import hold, hold_frozen
 from llm_run.core.parallel.tensor.build import build_random
 from llm_run.core.parallel.tensor.model import model_parts
 from llm_run.core.registry.manager import installed, load_family
@@ -73,22 +74,23 @@ def micro_batches(mesh: Mesh, step: int) -> list[MicroBatch]:
 
 
 def built(mesh: Mesh, seed: int) -> CausalLM:
-    """Return this rank's part of a random model."""
+    """Return this rank's part of a random model: in stage 3, its rows."""
     seed_all(seed)
-    return share_rows(build_random(FAMILY, CONFIG, mesh), mesh)
+    return build_part(FAMILY, CONFIG, mesh, None).model
 
 
-def prepared(kind: str, mesh: Mesh) -> tuple[CausalLM, Objective]:
-    """Return a model and what is to be learnt: pairs with a loss of that name, or a prefix."""
+def prepared(kind: str, mesh: Mesh) -> tuple[CausalLM, Objective, CausalLM | None]:
+    """Return a model, what is to be learnt (pairs with a loss of that name, or a prefix), and its reference."""
     model, reference = built(mesh, 3), built(mesh, 4)
     if kind != "prefix":
-        return model, Preference(PreferenceLoss(kind=kind, beta=0.5), frozen(reference))
-    return apply_prefix(model, PrefixSettings(num_tokens=3, projection_size=8)), NextToken()
+        lent = frozen(reference, hold_frozen(reference, mesh, model_parts(reference)))
+        return model, Preference(PreferenceLoss(kind=kind, beta=0.5), lent), reference
+    return apply_prefix(model, PrefixSettings(num_tokens=3, projection_size=8)), NextToken(), None
 
 
 def trained(kind: str, mesh: Mesh) -> dict[str, Any]:
     """Return what the steps and an evaluation after them say."""
-    model, objective = prepared(kind, mesh)
+    model, objective, reference = prepared(kind, mesh)
     holding = hold(model, mesh, model_parts(model))
     agreement = Agreement(mesh, holding.parts, share_out(holding.parts, mesh).owned)
     step = TrainStep(model, AdamW(holding, OPTIONS), Precision(OPTIONS), agreement, objective, seed=3)
@@ -98,6 +100,10 @@ def trained(kind: str, mesh: Mesh) -> dict[str, Any]:
     return {
         "losses": [result.loss for result in results], "norms": [result.grad_norm for result in results],
         "figures": [dict(result.figures) for result in results], "evaluation": score.metrics(),
+        "whole": [
+            name for one in (model, reference) if one for name, tensor in one.named_parameters()
+            if tensor._is_initialized()
+        ],
     }  # fmt: skip
 
 
