@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from serve_process import Connection, Server, serving, write_tiny_model
 from sft_smollm2 import ROOT
@@ -95,8 +97,10 @@ async def walk_routes(server: Server) -> list[str]:
     """Ask every path without a key, and with a wrong one."""
     from llm_run.core.serve.access import ApiKeys
     from llm_run.core.serve.app import create_app
+    from llm_run.core.serve.desk import Desk
 
-    app = create_app(object(), ApiKeys([]), (), max_body_bytes=1)  # type: ignore[arg-type]
+    service: Any = SimpleNamespace(desk=Desk())  # the rest of it is for those who have a key
+    app = create_app(service, ApiKeys([]), (), max_body_bytes=1)
     open_ones, tried = [], 0
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) - {"OPTIONS", "HEAD"}):

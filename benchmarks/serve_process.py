@@ -82,11 +82,20 @@ class Server:
 
 @contextmanager
 def serving(
-    model: str | Path, *options: object, log: Path | None = None, under: Sequence[object] = ()
-) -> Iterator[Server]:
-    """Serve a model until the block ends; ``log`` gets what the server prints, ``under`` is a command that runs it."""
+    model: str | Path, *options: object, log: Path | None = None, under: Sequence[object] = (),
+    program: Sequence[object] = (BIN / "llm-run",),
+) -> Iterator[Server]:  # fmt: skip
+    """Serve a model until the block ends.
+
+    Args:
+        model: its folder.
+        options: of the server.
+        log: gets what the server prints.
+        under: a command that runs the program.
+        program: serves.
+    """
     port = free_port()
-    command = [*under, BIN / "llm-run", "--task", "serve", "--model_name_or_path", model, "--port", port, *options]
+    command = [*under, *program, "--task", "serve", "--model_name_or_path", model, "--port", port, *options]
     with open(log or os.devnull, "wb") as out:
         process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT)
     server = Server(process, "127.0.0.1", port, is_under=bool(under))

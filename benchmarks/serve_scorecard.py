@@ -1,4 +1,4 @@
-"""Figures of the server's reliability: fuzzing, streams, clients that leave, overload, a dead engine, leaving in order.
+"""Figures of the server's reliability: streams, fuzzing, clients that leave, overload, a dead engine, leaving in order.
 
     python benchmarks/serve_scorecard.py
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 from serve_process import Connection, Server, serving, write_tiny_model
+from serve_streams import measure, read_stream
 
 HELLO = [{"role": "user", "content": "3 and 4"}]
 LONG = {"messages": HELLO, "max_tokens": 900, "ignore_eos": True}
@@ -65,43 +66,6 @@ async def fuzz(server: Server, count: int) -> str:
     bad = sum(times for status, times in statuses.items() if status >= 500)
     total = sum(statuses.values())
     return f"fuzz: {total} requests, {bad} with 5xx, {dict(sorted(statuses.items()))}, slowest {slowest:.2f} s"
-
-
-async def stream(server: Server, body: dict[str, Any]) -> tuple[float, float, bytes]:
-    """Read a stream to its end; return the seconds to the first and to the last token, and all of it."""
-    connection, begin, first, pieces = Connection(server), time.monotonic(), 0.0, []
-    status, headers = await connection.send(
-        "POST", "/v1/chat/completions", json.dumps(body | {"stream": True}).encode()
-    )
-    if status != 200:
-        raise SystemExit(f"a stream was answered with {status}")
-    async for piece in connection.parts(headers):
-        if not first and b'"content": "' in piece.replace(b'"content": ""', b""):
-            first = time.monotonic() - begin
-        pieces.append(piece)
-    connection.close()
-    return first, time.monotonic() - begin, b"".join(pieces)
-
-
-async def streams(server: Server, count: int) -> str:
-    """Open many streams at once, and probe the server's health beside them."""
-    body = {"messages": HELLO, "max_tokens": 40, "ignore_eos": True}
-    whole = asyncio.gather(*(stream(server, body | {"seed": seed}) for seed in range(count)))
-    probes, probe = [], Connection(server)
-    while not whole.done():
-        begin = time.monotonic()
-        _, headers = await probe.send("GET", "/health")
-        async for _ in probe.parts(headers):
-            pass
-        probes.append(time.monotonic() - begin)
-        await asyncio.sleep(0.05)
-    firsts, lasts, texts = zip(*await whole, strict=True)
-    done = sum(b"[DONE]" in text for text in texts)
-    return (
-        f"streams: {done} of {count} whole; first token p50 {statistics.median(firsts):.2f} s, "
-        f"p99 {statistics.quantiles(firsts, n=100)[98]:.2f} s; last token p99 "
-        f"{statistics.quantiles(lasts, n=100)[98]:.2f} s; worst /health {max(probes) * 1000:.0f} ms"
-    )
 
 
 async def leaving(server: Server, tries: int = 20) -> str:
@@ -168,11 +132,11 @@ async def overload(server: Server, seconds: float, clients: int) -> str:
 async def drain(server: Server, count: int = 32) -> str:
     """Send SIGTERM while streams are open."""
     body = {"messages": HELLO, "max_tokens": 300, "ignore_eos": True}
-    whole = asyncio.gather(*(stream(server, body) for _ in range(count)))
+    whole = asyncio.gather(*(read_stream(server, body) for _ in range(count)))
     await _until(server, "num_requests_running", count)
     begin = time.monotonic()
     status = await asyncio.to_thread(server.stop)
-    texts = [text for _, _, text in await whole]
+    texts = [stream.text for stream in await whole]
     ended = sum(b'"finish_reason": "length"' in text and b"[DONE]" in text for text in texts)
     seconds = time.monotonic() - begin
     return f"SIGTERM: {ended} of {count} open streams ended whole, exit status {status} in {seconds:.1f} s"
@@ -185,10 +149,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the overload")
     arguments = parser.parse_args()
     folder = write_tiny_model(Path(tempfile.mkdtemp()))
+    for line in measure(arguments.streams, 3, folder):
+        print(line, flush=True)
     with serving(folder, "--max_running", "128", "--cache_tokens", "65536") as server:
         process = psutil.Process(server.process.pid)
-        asyncio.run(streams(server, 8))
-        print(asyncio.run(streams(server, arguments.streams)), flush=True)
         before = process.memory_info().rss
         print(asyncio.run(fuzz(server, arguments.requests)), flush=True)
         grown = (process.memory_info().rss - before) / 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from .sequence import Sequence
 from .stats import EngineStats, StepCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..causal_lm import CausalLM
     from ..data.tokenizer import Tokenizer
     from .request import Request
@@ -84,6 +87,8 @@ class Engine:
         self._counts = StepCounts()
         self.is_draining = False
         """Whether no new requests are taken."""
+        self.before_step: Callable[[], None] | None = None
+        """Called by the engine's thread before each step: who must tell others of the last one may ask for time."""
 
     @property
     def failure(self) -> BaseException | None:
@@ -203,6 +208,8 @@ class Engine:
         return bool(self._stops or self._arrived or self._scheduler.waiting or self._scheduler.running)
 
     def _step(self) -> None:
+        if self.before_step is not None:
+            self.before_step()
         self._counts.begin_step()
         works = self._scheduler.schedule()
         if not works:
@@ -211,8 +218,13 @@ class Engine:
         is_decoding = all(work.start >= work.sequence.num_prompt for work in works)
         logits = self._runner.run(works)
         self._counts.add_step(computed, is_decoding=is_decoding)
-        for work, logits_RV in zip(works, logits, strict=True):
-            self._take(work, logits_RV)
+        try:
+            for work, logits_RV in zip(works, logits, strict=True):
+                self._take(work, logits_RV)
+        finally:
+            # After the last choice: who is told earlier takes the interpreter away from the choices still to come.
+            for work in works:
+                work.sequence.handle.wake()
 
     def _take(self, work: Work, logits_RV: np.ndarray) -> None:
         """Choose the next token of a sequence whose tokens are all computed, and more where its guesses were right."""
@@ -232,17 +244,18 @@ class Engine:
 
     def _choose(self, sequence: Sequence, logits_V: np.ndarray) -> int | None:
         """Go on with one token; ``None`` where the request fails."""
-        if not np.isfinite(logits_V).all():
+        sampler, spellable_V = sequence.sampler, self._spellable(logits_V)
+        likeliest = int(spellable_V.argmax())  # of what is not a number, where there is any
+        if not math.isfinite(spellable_V[likeliest]):
             self._scheduler.finish(sequence)
             sequence.handle.fail(LlmRunError("the model's logits hold NaN or infinity: its weights are damaged"))
             return None
-        sampler, spellable_V = sequence.sampler, self._spellable(logits_V)
-        token = int(spellable_V.argmax()) if sampler.wants_argmax else sampler.pick(spellable_V.copy())
+        token = likeliest if sampler.wants_argmax else sampler.pick(spellable_V.copy())
         event = sequence.accept(token, logits_V)
         if sequence.finish_reason is not None:
             self._scheduler.finish(sequence)
         self._counts.add_token()
-        sequence.handle.put(event)  # last, so that who has it finds it in the figures
+        sequence.handle.put(event)
         return token
 
     def _spellable(self, logits_V: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Handle:
         self.ended: float | None = None
         self._events: deque[TokenEvent] = deque()
         self._failure: LlmRunError | None = None
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._notify: Callable[[], None] | None = None
 
     def cancel(self) -> None:
@@ -40,10 +42,11 @@ class Handle:
 
     def notify(self, act: Callable[[], None]) -> None:
         """Call ``act`` whenever there is something to take, from the engine's thread; once now if there is already."""
-        with self._changed:
+        with self._lock:
             self._notify = act
-            if self._events or self._failure is not None:
-                act()
+            has_something = bool(self._events) or self._failure is not None
+        if has_something:
+            act()
 
     def take(self) -> list[TokenEvent]:
         """Return what has come, without waiting.
@@ -51,14 +54,16 @@ class Handle:
         Raises:
             LlmRunError: the request has failed; what came before it was returned.
         """
-        with self._changed:
+        with self._lock:
             events = list(self._events)
             self._events.clear()
-            if not events and self._failure is not None:
-                raise self._failure
-            if events and self._failure is not None and self._notify is not None:
-                self._notify()
+            failure = self._failure
+        if failure is None:
             return events
+        if not events:
+            raise failure
+        self.wake()
+        return events
 
     def __iter__(self) -> Iterator[TokenEvent]:
         """Yield the events as they come, to the last one.
@@ -66,36 +71,35 @@ class Handle:
         Raises:
             LlmRunError: the request has failed.
         """
+        arrived: SimpleQueue[None] = SimpleQueue()
+        self.notify(partial(arrived.put, None))
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._events or self._failure is not None)
+            arrived.get()
             for event in self.take():
                 yield event
                 if event.finish_reason is not None:
                     return
 
     def put(self, event: TokenEvent) -> None:
-        """Hand an event over; the engine's thread only."""
-        with self._changed:
-            self.num_generated += 1
-            now = time.perf_counter()
-            self.first_token = self.first_token or now
-            self.ended = now
+        """Lay an event down to be taken; the engine's thread only, which calls ``wake`` later."""
+        self.num_generated += 1
+        self.ended = time.perf_counter()
+        self.first_token = self.first_token or self.ended
+        with self._lock:
             self.is_finished = event.finish_reason is not None
             self._events.append(event)
-            self._changed.notify_all()
-            notify = self._notify
-        if notify is not None:
-            notify()  # outside: who is woken would otherwise wait for the lock at once
+
+    def wake(self) -> None:
+        """Tell whom it concerns, if there is something to take."""
+        notify = self._notify
+        if notify is not None and (self._events or self._failure is not None):
+            notify()  # without the lock: who is woken would otherwise wait for it at once
 
     def fail(self, failure: LlmRunError) -> None:
         """End the request with an error; the engine's thread only."""
-        with self._changed:
+        with self._lock:
             if self.is_finished:
                 return
             self.is_finished = True
             self._failure = failure
-            self._changed.notify_all()
-            notify = self._notify
-        if notify is not None:
-            notify()
+        self.wake()

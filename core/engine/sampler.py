@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -76,10 +77,11 @@ class Sampler:
     def _draw(self, logits_V: np.ndarray) -> int:
         # Candidates stay in the order of their ids: two that are nearly equally likely would otherwise swap places
         # when a batch rounds differently, and the same random number would draw the other one.
-        ids = np.flatnonzero(logits_V > -np.inf)
-        weights = np.exp(logits_V[ids].astype(np.float64) - float(logits_V[ids].max()))
-        bounds = np.cumsum(weights)
-        place = int(np.searchsorted(bounds, self._random.random() * bounds[-1], side="right"))
+        ids = (logits_V > -np.inf).nonzero()[0]
+        kept = logits_V[ids]
+        bounds = np.exp(kept.astype(np.float64) - float(kept.max())).cumsum()
+        # Not np.searchsorted, which lets other threads have the interpreter: a few steps are not worth the wait for it.
+        place = bisect_right(bounds, self._random.random() * bounds[-1])
         return int(ids[min(place, len(ids) - 1)])
 
 

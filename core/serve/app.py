@@ -43,6 +43,7 @@ def create_app(service: Service, keys: ApiKeys, hosts: tuple[str, ...], *, max_b
     _errors(app, service)
     _openai(app, service)
     _operations(app, service)
+    app.wsgi_app = service.desk.before(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 

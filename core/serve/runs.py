@@ -1,20 +1,20 @@
-"""The answers of one request on their way: events of all in the order of their coming, and who gave up why."""
+"""The answers of one request on their way: events of all as they come, and who gave up why."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from ..errors import LlmRunError
+from .turns import Waiter
 
 if TYPE_CHECKING:
     from ..engine.handle import Handle
     from ..engine.request import TokenEvent
     from .metrics import Metrics
     from .replies import Usage
+    from .turns import Turns
 
 PING_S = 10.0
 """Silence after which a stream is told that the server is still there."""
@@ -23,10 +23,10 @@ PING_S = 10.0
 class Runs:
     """The answers of one request on their way."""
 
-    def __init__(self, prompts: list[list[int]], metrics: Metrics, *, deadline: float) -> None:
+    def __init__(self, prompts: list[list[int]], metrics: Metrics, turns: Turns, *, deadline: float) -> None:
         self.prompts = prompts
         self.handles: list[Handle] = []
-        self._metrics = metrics
+        self._metrics, self._turns = metrics, turns
         self._deadline = deadline
         self._start = time.monotonic()
         self._reason = "gone"
@@ -37,25 +37,23 @@ class Runs:
         Raises:
             EngineDeadError: the engine died; what came before stands.
         """
-        arrived: SimpleQueue[int] = SimpleQueue()
-        for index, handle in enumerate(self.handles):
-            handle.notify(partial(arrived.put, index))
+        waiter = Waiter(self._turns)
+        for handle in self.handles:
+            handle.notify(waiter.call)
         waiting = set(range(len(self.handles)))
         last = [self._start] * len(self.handles)
         while waiting:
-            try:
-                index = arrived.get(timeout=min(poll_s, max(0.001, self._deadline - time.monotonic())))
-            except Empty:
+            if not waiter.wait(min(poll_s, max(0.001, self._deadline - time.monotonic()))):
                 if time.monotonic() >= self._deadline:
                     self.give_up("deadline")
-                    raise LlmRunError("the answer took longer than this server allows") from None
+                    raise LlmRunError("the answer took longer than this server allows")
                 yield 0, None
-                continue
-            for event in self.handles[index].take():
-                self._measure(event, index, last)
-                yield index, event
-                if event.finish_reason is not None:
-                    waiting.discard(index)
+            for index in sorted(waiting):
+                for event in self.handles[index].take():
+                    self._measure(event, index, last)
+                    yield index, event
+                    if event.finish_reason is not None:
+                        waiting.discard(index)
 
     def counted(self, usage: Usage) -> Usage:
         """Complete the usage."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.failures import EngineDeadError, QueueFullError
 from ..errors import LlmRunError
+from .desk import Desk
 from .errors import ApiError
 from .metrics import Metrics
 from .prompting import Prompting
@@ -23,6 +24,7 @@ from .replies import (
     text_logprobs,
 )  # fmt: skip
 from .runs import Runs
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -50,6 +52,9 @@ class Service:
         self.engine = engine
         self.prompting = prompting
         self.metrics = Metrics()
+        self.desk = Desk()
+        self._turns = Turns()
+        engine.before_step = self._turns.await_all  # it never runs ahead of what can be told
         self.created = int(time.time())
         self._deadline_s = deadline_s
 
@@ -211,7 +216,7 @@ class Service:
         """
         if not self.is_ready:
             raise ApiError(503, "the server takes no new requests", code="unavailable", retry_after_s=RETRY_AFTER_S)
-        runs = Runs(prompts, self.metrics, deadline=time.monotonic() + self._deadline_s)
+        runs = Runs(prompts, self.metrics, self._turns, deadline=time.monotonic() + self._deadline_s)
         try:
             for number, prompt in enumerate(prompts):
                 for choice in range(wanted.n):
@@ -224,6 +229,7 @@ class Service:
             if isinstance(error, LlmRunError):
                 raise _failure(error) from error
             raise
+        self.desk.leave()
         return runs
 
     def _finish(self, runs: Runs, usage: Usage, is_gone: Callable[[], bool]) -> list[Answer]:

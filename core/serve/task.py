@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.failures import EngineDeadError
-from ..errors import LlmRunError, Problem, RefusedError
+from ..errors import LlmRunError, RefusedError
 from ..parallel.join import mesh_of
 from .access import ApiKeys, allowed_hosts
 from .checks import check_serving, read_keys
+from .listen import listen
+from .memory import keep_loaded
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("llm_run.serve")
 
-SPARE_THREADS = 16
-"""Of the server, beside one for each stream: a probe of its health must not wait behind streams."""
-CHANNEL_TIMEOUT_S = 300
 LAST_WORDS_S = 1.0
 """Time for clients to be told that the engine has died, before its process ends."""
 
@@ -76,7 +75,8 @@ def _serve(run: Run, service: Service, *, is_alone: bool) -> None:
     Raises:
         LlmRunError: the engine has died, where other processes belong to it: they are to end as well.
     """
-    server = _listen(run, build_app(run, service))
+    server = listen(build_app(run, service), run.config.serve)
+    keep_loaded()
     options = run.config.serve
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -151,24 +151,6 @@ def _add_adapters(run: Run, model: Any) -> dict[str, str]:
     adapters = {name: open_adapter(run.family, run.model_config, Path(path)) for name, path in named.items()}
     put_switched(model, adapters)
     return {name: name for name in adapters}
-
-
-def _listen(run: Run, app: Flask) -> Any:
-    """Return a server that has its port."""
-    from waitress.server import create_server
-
-    options = run.config.serve
-    threads = options.max_streams + SPARE_THREADS
-    try:
-        return create_server(
-            app, host=options.host, port=options.port, threads=threads, connection_limit=2 * threads + 64,
-            backlog=1024, channel_request_lookahead=1, channel_timeout=CHANNEL_TIMEOUT_S, ident=None,
-            max_request_body_size=int(options.max_body_mb * 1e6), expose_tracebacks=False,
-            clear_untrusted_proxy_headers=True,
-        )  # fmt: skip
-    except OSError as error:
-        reason = f"cannot be listened on ({error.strerror or error})"
-        raise RefusedError(Problem("--port", str(options.port), reason, "Give another one.")) from error
 
 
 def _leave(service: Service, drain_s: float) -> None:

@@ -18,7 +18,9 @@ from llm_run.core.engine.decode import generate
 from llm_run.core.engine.engine import Engine, EngineLimits
 from llm_run.core.engine.failures import EngineDeadError, QueueFullError
 from llm_run.core.engine.fused_runner import FusedRunner
+from llm_run.core.engine.handle import Handle
 from llm_run.core.engine.request import Request
+from llm_run.core.engine.sequence import Sequence
 from llm_run.core.engine.settings import SamplingSettings
 from llm_run.core.engine.step_runner import StepRunner
 from llm_run.core.errors import LlmRunError, RefusedError
@@ -217,6 +219,48 @@ def test_who_has_the_last_token_finds_it_in_the_figures(models):
     counts = engine.stats().counts
     assert counts.answer_step_seconds > 0 and counts.prompt_step_seconds > 0
     engine.stop()
+
+
+def waiting(engine, count, **fields):
+    """Put requests before an engine whose steps the test makes itself; return their handles."""
+    handles = [Handle(2) for _ in range(count)]
+    for handle in handles:
+        request = Request(prompt=[5, 6], settings=settings(**fields))
+        engine._scheduler.waiting.append(Sequence(request, handle, engine.config, None))
+    return handles
+
+
+def test_nobody_is_told_of_a_token_before_all_of_its_step_are_chosen(models):
+    engine, told = Engine(models["llama"], None), []
+    handles = waiting(engine, 5, max_new_tokens=4)
+    for handle in handles:
+        handle.notify(lambda: told.append([one.num_generated for one in handles]))
+    for step in range(1, 5):
+        engine._step()
+        assert told == [[step] * 5] * 5
+        told.clear()
+
+
+def test_tokens_that_were_chosen_before_the_engine_died_are_told(models, monkeypatch):
+    engine, accept = Engine(models["llama"], None), Sequence.accept
+    first, _ = waiting(engine, 2, max_new_tokens=1)
+    monkeypatch.setattr(Sequence, "accept", lambda self, *of: accept(self, *of) if self.handle is first else 1 / 0)
+    rung = []
+    first.notify(lambda: rung.append(first))
+    with pytest.raises(ZeroDivisionError):
+        engine._step()
+    assert rung == [first] and [event.finish_reason for event in first.take()] == ["length"]
+
+
+def test_no_step_begins_before_those_who_tell_of_the_last_one_agree(models):
+    engine, order = Engine(models["llama"], None), []
+    run = engine._runner.run
+    engine._runner.run = lambda works: order.append("step") or run(works)
+    engine.before_step = lambda: order.append("agreed")
+    engine.start()
+    assert len(list(engine.submit(Request(prompt=[5, 6], settings=settings(max_new_tokens=3))))) == 3
+    engine.stop()
+    assert order == ["agreed", "step"] * 3
 
 
 class Impatient(StepRunner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 
@@ -43,6 +44,22 @@ def slowed(service, seconds=0.01):
 
     service.engine._runner.run = slow
     return service
+
+
+def test_clients_that_do_not_read_hold_nobody_up(make_service, listening):
+    with listening(make_service(), []) as place:
+        body = json.dumps({"messages": HELLO, "max_tokens": 100, "stream": True, "ignore_eos": True}).encode()
+        lines = ("POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json")
+        head = "\r\n".join((*lines, f"Content-Length: {len(body)}"))
+        silent = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(8)]
+        for one in silent:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            one.sendall(head.encode() + b"\r\n\r\n" + body)
+        api = client(place)
+        for _ in range(5):
+            assert chat(api, max_tokens=100, temperature=0).choices[0].finish_reason is not None
+        for one in silent:
+            one.close()
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.03], ids=["slow tokens", "tokens quicker than the server looks"])
