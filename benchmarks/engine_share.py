@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from typing import Any
 
 from decode import OURS, Ours
 from decode_work import SHAPES
+from turns import Side, serve
 
 
 def measure(shape: str, kind: str, tokens: int, requests: int) -> str:
@@ -66,10 +65,13 @@ def main() -> None:
     parser.add_argument("--kind", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.kind:
-        print(measure(arguments.shape, arguments.kind, arguments.tokens, arguments.requests), flush=True)
+        serve(lambda: measure(arguments.shape, arguments.kind, arguments.tokens, arguments.requests))
         return
-    for kind in arguments.kinds:  # each in a process of its own, as its threads are
-        subprocess.run([sys.executable, *sys.argv, "--kind", kind], check=True)
+    shared = ["--shape", arguments.shape, "--tokens", str(arguments.tokens), "--requests", str(arguments.requests)]
+    for kind in arguments.kinds:
+        side = Side(["--kind", kind, *shared], is_paddle=True)
+        print(side.work()[1], flush=True)
+        side.stop()
 
 
 if __name__ == "__main__":
