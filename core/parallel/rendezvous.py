@@ -15,6 +15,8 @@ RETRY = 0.01
 """Seconds between two tries to connect."""
 MANNERS = 2.0
 """Seconds in which a caller must say who it is."""
+STRANGERS = 10.0
+"""Seconds in which a member that is turned away tries again: what listens there may be another job's, and soon gone."""
 PATIENCE = 5.0
 """Seconds that a member waits longer than the hub, which knows who is missing."""
 
@@ -71,19 +73,33 @@ def accept_all(server: socket.socket, ranks: Sequence[int], *, token: str, timeo
 def connect(address: tuple[str, int], ranks: Sequence[int], rank: int, *, token: str, timeout_s: float) -> Wire:
     """As a member, connect to the hub, which may not listen yet.
 
+    A free port that was chosen for the hub may for a moment be used by others before the hub listens on it.
+
     Raises:
         DistributedError: the hub cannot be reached in time, or turns this rank away.
     """
     hub, deadline = ranks[0], time.monotonic() + timeout_s
-    link = _call(address, rank, hub, timeout_s)
-    try:
-        link.sendall(frame(FINE, json.dumps([token, rank]).encode()))
-        read_frame(link, max(RETRY, deadline - time.monotonic()) + PATIENCE)
-    except (GoneError, SilentError, OSError) as error:
-        link.close()
-        text = f"rank {hub} at {address[0]}:{address[1]} let rank {rank} go: other ranks are missing, "
-        raise DistributedError(f"{text}or another job uses the port.", ranks=(hub,)) from error
-    return Wire(ranks, rank, {hub: link}, timeout_s=timeout_s)
+    end, turned_away = deadline, None
+    while turned_away is None or time.monotonic() < end:
+        try:
+            link = _call(address, rank, hub, end, timeout_s)
+        except DistributedError:
+            if turned_away is None:
+                raise
+            break  # who turned this rank away has gone, and the hub has not come
+        try:
+            link.sendall(frame(FINE, json.dumps([token, rank]).encode()))
+            read_frame(link, max(RETRY, deadline - time.monotonic()) + PATIENCE)
+        except (GoneError, SilentError, OSError) as error:
+            link.close()
+            if turned_away is None:
+                end = min(deadline, time.monotonic() + STRANGERS)
+            turned_away = error
+            time.sleep(RETRY)
+        else:
+            return Wire(ranks, rank, {hub: link}, timeout_s=timeout_s)
+    text = f"rank {hub} at {address[0]}:{address[1]} let rank {rank} go: other ranks are missing, "
+    raise DistributedError(f"{text}or another job uses the port.", ranks=(hub,)) from turned_away
 
 
 def local_address(towards: str) -> str:
@@ -118,8 +134,7 @@ def free_port() -> int:
         return port
 
 
-def _call(address: tuple[str, int], rank: int, hub: int, timeout_s: float) -> socket.socket:
-    deadline = time.monotonic() + timeout_s
+def _call(address: tuple[str, int], rank: int, hub: int, deadline: float, timeout_s: float) -> socket.socket:
     while True:
         try:
             link = socket.create_connection(address, max(RETRY, deadline - time.monotonic()))

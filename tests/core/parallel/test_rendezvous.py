@@ -85,6 +85,40 @@ def test_a_rank_of_another_job_hears_that_the_port_is_used(monkeypatch: pytest.M
     hub.join()
 
 
+def test_a_member_that_met_another_job_at_the_port_tries_again_until_its_own_hub_is_there() -> None:
+    stranger = listen()
+    port = stranger.getsockname()[1]
+    turned_away = threading.Event()
+
+    def other_job() -> None:
+        link, _ = stranger.accept()
+        link.close()
+        stranger.close()
+        turned_away.set()
+
+    def hub() -> None:
+        turned_away.wait(5)
+        accept_all(listen(port), (0, 1), token="t", timeout_s=5).close()
+
+    threading.Thread(target=other_job).start()
+    found = together({0: hub, 1: lambda: connect(("127.0.0.1", port), (0, 1), 1, token="t", timeout_s=5).close()})
+    assert found == {0: None, 1: None}
+
+
+def test_who_is_turned_away_again_and_again_gives_up_long_before_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendezvous, "STRANGERS", 0.2)
+    server = listen()
+    address = ("127.0.0.1", server.getsockname()[1])
+    hub = threading.Thread(target=lambda: together({0: lambda: accept_all(server, (0, 1), token="t", timeout_s=3)}))
+    hub.start()
+    with pytest.raises(DistributedError, match=re.escape("or another job uses the port.")):
+        connect(address, (0, 1), 1, token="another", timeout_s=600)
+    connect(address, (0, 1), 1, token="t", timeout_s=5).close()
+    hub.join()
+
+
 def test_waiting_for_a_port_ends_when_somebody_listens_and_when_time_is_up(taken_port: int) -> None:
     wait_until_listening(("127.0.0.1", taken_port), timeout_s=1)
     with pytest.raises(OSError, match="refused"):
