@@ -37,7 +37,7 @@ demo-matrix: .venv/demo
 test: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --matrix
 
-# Also what takes too long for every day, about 36 minutes with the tests: all families under all layouts, each layout
+# Also what takes too long for every day, about 32 minutes with the tests: all families under all layouts, each layout
 # resumed from each other, mistakes that must show, and training on several processes that is killed, stopped and asked
 # to stop.
 test-all: test
