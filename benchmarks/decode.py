@@ -19,12 +19,14 @@ from turns import Side, serve
 BLOCK_TOKENS = 16
 OURS = {
     "float32": None, "bfloat16": None, "int8": (8, 32), "int8-row": (8, -1), "w8a8": (8, -1), "int4": (4, 32),
-    "int4-128": (4, 128),
+    "int4-128": (4, 128), "int8-a8": (8, 32), "int4-a8": (4, 32),
 }  # fmt: skip
 """Bits and group size; the head is quantized with the rest, as in a GGUF file of one type."""
+BY_BLOCK = {"w8a8": False, "int8-a8": True, "int4-a8": True}
+"""Of activations of 8 bits: whether each block of inputs has a scale (``--activations_int8``), or a whole token."""
 PEERS = {
     "float32": "F32", "bfloat16": "F32", "int8": "Q8_0", "int8-row": "Q8_0", "w8a8": "Q8_0", "int4": "Q4_0",
-    "int4-128": "Q4_0",
+    "int4-128": "Q4_0", "int8-a8": "Q8_0", "int4-a8": "Q4_0",
 }  # fmt: skip
 """The file that a side is compared with."""
 
@@ -51,7 +53,7 @@ class Ours:
                 if isinstance(layer, paddle.nn.Linear):
                     layer.to(dtype="bfloat16")
         if OURS[kind] is not None:
-            quantize(model, *OURS[kind], rounds_inputs=kind == "w8a8")
+            quantize(model, *OURS[kind], BY_BLOCK.get(kind))
         self.model = model
         self._blocks = -(-MOST_TOKENS // BLOCK_TOKENS) + BATCH
         self._runner = FusedRunner(model, PagedRunner(model, self._blocks, BLOCK_TOKENS), BLOCK_TOKENS)
@@ -81,14 +83,15 @@ class Ours:
         self._runner.forward(ids_R, positions_R, StepRows(starts, self._lengths, self._tables, starts[1:] - 1))
 
 
-def quantize(model: object, bits: int, group_size: int, *, rounds_inputs: bool) -> None:
+def quantize(model: object, bits: int, group_size: int, by_block: bool | None) -> None:
     import paddle
 
     from llm_run.core.quant.grid import GridSpec, round_to_nearest
     from llm_run.core.quant.layer import InputQuantization, QuantizedLinear, pack_weight, put_layers
 
     layers = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
-    spec, inputs = GridSpec(bits=bits, group_size=group_size), InputQuantization(None) if rounds_inputs else None
+    spec = GridSpec(bits=bits, group_size=group_size)
+    inputs = None if by_block is None else InputQuantization(by_block=by_block)
     put_layers(
         model,
         {

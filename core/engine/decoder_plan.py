@@ -22,7 +22,7 @@ from ..ops import native
 from ..ops.decoder_step import ACTIVATIONS, DecoderPlan, DecoderStep, Layer, Norm, Pages, StepRows
 from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
-from ..ops.matrix import float_matrix, integer_matrix, why_not_packed
+from ..ops.matrix import Rounding, float_matrix, integer_matrix, why_not_packed
 from ..quant.layer import QuantizedLinear
 from .runner import inference
 
@@ -180,7 +180,8 @@ def _matrix(layer: nn.Layer) -> Matrix:
         bias_O = layer.added_bias_O if layer.bias is None else layer.bias
         if layer.inputs is None:
             return integer_matrix(layer.quantized, bias_O)
-        return integer_matrix(layer.quantized, bias_O, rounds_inputs=True, input_scale=layer.inputs.scale)
+        rounding = Rounding.EIGHT_BITS if layer.inputs.by_block else Rounding.EIGHT_BITS_BY_ROW
+        return integer_matrix(layer.quantized, bias_O, rounding=rounding, input_scale=layer.inputs.scale)
     # A layer with adapters is used for requests without one; the others run plain, over the same pages.
     _demand(type(layer) in (nn.Linear, SwitchedLinear), f"it has a {type(layer).__name__}")
     _demand(layer.weight.dtype in (paddle.float32, paddle.bfloat16), f"its weights are {layer.weight.dtype}")

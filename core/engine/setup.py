@@ -62,10 +62,12 @@ def load_text_model(run: Run, mesh: Mesh | None = None) -> CausalLM:
     Of several tensor-parallel ranks each loads its part.
 
     An adapter (``--lora_path``) is merged, so that it costs no time later; a prefix is set before all texts. A model
-    that is quantized computes with its integers; another one is rounded where ``--quant_type`` asks for it.
+    that is quantized computes with its integers; another one is rounded where ``--quant_type`` asks for it, and
+    activations where ``--activations_int8`` does.
 
     Raises:
         WeightError: a weight file cannot be read or does not fit.
+        RefusedError: the model cannot be quantized as it is asked for.
     """
     import paddle
 
@@ -73,7 +75,7 @@ def load_text_model(run: Run, mesh: Mesh | None = None) -> CausalLM:
     from ..adapters.lora import merge_in_place
     from ..adapters.prefix_files import put_prefix
     from ..convert.load import load_model
-    from ..quant.start import round_at_start
+    from ..quant.start import round_activations, round_at_start
 
     path = run.config.model.model_name_or_path
     paddle.seed(run.config.training.seed)
@@ -91,6 +93,8 @@ def load_text_model(run: Run, mesh: Mesh | None = None) -> CausalLM:
         adapter = open_adapter(run.family, run.model_config, Path(run.config.adapter.lora_path))
         merge_in_place(put_adapter(model, adapter))
     round_at_start(model, run)
+    if run.config.quant.activations_int8:
+        round_activations(model)
     if run.config.adapter.prefix_path is not None:
         put_prefix(model, Path(run.config.adapter.prefix_path))
     model.eval()

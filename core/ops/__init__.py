@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .quantized_linear import QuantizedWeight as QuantizedWeight
     from .quantized_linear import dequantize as dequantize
     from .quantized_linear import int8_linear as int8_linear
+    from .quantized_linear import round_blocks as round_blocks
     from .quantized_linear import weight_only_linear as weight_only_linear
     from .rotary import apply_rotary as apply_rotary
     from .rotary import rotary_tables as rotary_tables
@@ -54,6 +55,7 @@ _HOMES = {
     "relu": "feed_forward",
     "rms_norm": "norm",
     "rotary_tables": "rotary",
+    "round_blocks": "quantized_linear",
     "swiglu": "feed_forward",
     "token_losses": "token_losses",
     "token_scores": "cross_entropy",

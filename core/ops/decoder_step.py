@@ -82,7 +82,7 @@ class DecoderPlan:
     @property
     def is_integer(self) -> bool:
         """Whether the blocks hold integer matrices."""
-        return any(layer.down.activations[0] < 32 for layer in self.layers)
+        return any(layer.down.is_integer for layer in self.layers)
 
     def matrices(self) -> list[Matrix]:
         """Return all matrices, in the order in which a step reads them."""

@@ -7,34 +7,43 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 
 from .native import dense, kernel
-from .quantized_linear import SMALLEST_SCALE, unpack
+from .quantized_linear import BLOCK, SMALLEST_SCALE, unpack
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from .quantized_linear import QuantizedWeight
 
-BLOCK = 32
-"""Inputs that share a scale of the activations; integer groups are whole blocks."""
 PANEL = 16
 """Outputs that lie side by side in an integer matrix."""
 
 _FLOAT_KINDS = {("float32", False): 1, ("float32", True): 2, ("bfloat16", False): 3, ("bfloat16", True): 4}
 _INTEGER_KINDS = {8: 5, 4: 6}
-_INT8_INT8 = 7
+
+
+class Rounding(IntEnum):
+    """What integer matrices are multiplied by. Numbers of csrc/matrix.h."""
+
+    FIFTEEN_BITS = 0
+    """By block of 32 inputs, whose largest number is met within 3e-5."""
+    EIGHT_BITS = 1
+    """By block of 32 inputs (``round_blocks``)."""
+    EIGHT_BITS_BY_ROW = 2
+    """One scale for each token, or for all (``int8_linear``)."""
 
 
 class MatrixTable(ctypes.Structure):
     """``Matrix`` of csrc/matrix.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("kind", "inputs", "outputs", "group_blocks")),
+        *((name, ctypes.c_int64) for name in ("kind", "inputs", "outputs", "group_blocks", "rounding")),
         *((name, ctypes.c_void_p) for name in ("data", "scales", "row_scales", "zeros", "bias")),
         ("input_scale", ctypes.c_double),
     )
@@ -49,26 +58,29 @@ class Matrix:
     """Tensors and arrays that the table points into."""
 
     @property
-    def activations(self) -> tuple[int, float]:
+    def is_integer(self) -> bool:
+        """Whether it holds integers."""
+        return self.table.kind in _INTEGER_KINDS.values()
+
+    @property
+    def activations(self) -> tuple[Rounding | None, float]:
         """What the matrix is multiplied by, which must be the same for all that read the same rows.
 
-        Bits (32: floats; 15 or 8: integers, made once for all of them) and the scale of 8-bit codes (0: by token).
+        How they are rounded, once for all of them (``None``: they are not), and the scale for all tokens (0: none).
         """
-        if self.table.kind in _FLOAT_KINDS.values():
-            return 32, 0.0
-        return (8, float(self.table.input_scale)) if self.table.kind == _INT8_INT8 else (15, 0.0)
+        return (Rounding(self.table.rounding) if self.is_integer else None), float(self.table.input_scale)
 
     @property
     def num_bytes(self) -> int:
         """Read for one product, bias aside."""
         kind, entries = self.table.kind, self.table.inputs * self.table.outputs
-        if kind in _FLOAT_KINDS.values():
+        if not self.is_integer:
             return int(entries * (4 if kind < 3 else 2))
         return int(sum(array.nbytes for array in self.owned if isinstance(array, np.ndarray)))
 
     def use_huge_pages(self) -> None:
         """Move the matrix to pages of 2 MB where the system has them: memory is read up to twice as fast."""
-        if self.table.kind in _FLOAT_KINDS.values():
+        if not self.is_integer:
             kernel("use_huge_pages")(self.table.data, self.num_bytes)
             return
         for array in self.owned:
@@ -88,7 +100,7 @@ def float_matrix(weight: Tensor, bias_O: Tensor | None = None, *, transposed: bo
     inputs, outputs = weight.shape[::-1] if transposed else weight.shape
     kind = _FLOAT_KINDS[str(weight.dtype).removeprefix("paddle."), transposed]
     bias = _float_bias(bias_O)
-    table = MatrixTable(kind, inputs, outputs, 1, weight.data_ptr(), None, None, None, _address(bias))
+    table = MatrixTable(kind, inputs, outputs, 1, 0, weight.data_ptr(), None, None, None, _address(bias))
     return Matrix(table, (weight, bias))
 
 
@@ -103,7 +115,7 @@ def integer_matrix(
     weight: QuantizedWeight,
     bias_O: Tensor | None = None,
     *,
-    rounds_inputs: bool = False,
+    rounding: Rounding = Rounding.FIFTEEN_BITS,
     input_scale: float | None = None,
 ) -> Matrix:
     """Lay a quantized matrix out in panels; done once, when a model is loaded.
@@ -114,10 +126,11 @@ def integer_matrix(
     Args:
         weight: the integers.
         bias_O: float32 or bfloat16, or ``None``.
-        rounds_inputs: activations are rounded to 8 bits as well (W8A8, ``int8_linear``).
-        input_scale: of their codes; ``None``: each token has its own.
+        rounding: of the activations. By row it is W8A8, whose codes are symmetric and of 8 bits.
+        input_scale: of activations rounded by row; ``None``: each token has its own.
     """
-    assert not rounds_inputs or (weight.bits == 8 and weight.zeros_OG is None), "W8A8 is symmetric, and of 8 bits"
+    is_w8a8 = rounding == Rounding.EIGHT_BITS_BY_ROW
+    assert not is_w8a8 or (weight.bits == 8 and weight.zeros_OG is None), "W8A8 is symmetric, and of 8 bits"
     assert not why_not_packed(weight), why_not_packed(weight)
     codes_OI, outputs, inputs = unpack(weight).numpy(), weight.out_size, weight.in_size
     offset = 128 if weight.bits == 8 else 8
@@ -139,7 +152,7 @@ def integer_matrix(
     group_blocks = blocks if weight.group_size == -1 else weight.group_size // BLOCK
     arrays = (data, scales, row_scales_O, zeros)
     table = MatrixTable(
-        _INT8_INT8 if rounds_inputs else _INTEGER_KINDS[weight.bits], inputs, outputs, group_blocks,
+        _INTEGER_KINDS[weight.bits], inputs, outputs, group_blocks, rounding,
         *(None if array is None else array.ctypes.data for array in arrays), _address(bias),
         0.0 if input_scale is None else max(input_scale, SMALLEST_SCALE),
     )  # fmt: skip
@@ -149,8 +162,7 @@ def integer_matrix(
 def multiply(x_TI: Tensor, matrix: Matrix) -> Tensor:
     """Return ``x W + bias``, float32 [T, O].
 
-    For an integer matrix, activations are rounded to 15 bits by blocks of 32 inputs: 3e-5 of a block's largest number;
-    or to 8, where it was made for that.
+    Activations for an integer matrix are rounded as it was made for.
 
     Args:
         x_TI: float32, on CPU.

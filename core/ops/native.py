@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.autograd import PyLayer
 
-ABI = 3
+ABI = 4
 """Of the functions in csrc/; a library with another number was compiled from other sources."""
 
 _P, _I, _L, _F = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float

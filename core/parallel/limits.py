@@ -25,6 +25,9 @@ def check_sharing(plan: ParallelPlan, config: RunConfig, world: World) -> Iterat
     if plan.mp > 1 and config.quant.quant_type:
         reason = f"rounds whole matrices, and each of the {plan.mp} ranks of {TENSOR} has a part"
         yield Problem("--quant_type", config.quant.quant_type, reason, f"Leave it out, or use {TENSOR} 1.")
+    if plan.mp > 1 and config.quant.activations_int8:
+        reason = f"is for integer weights, and the ranks of {TENSOR} compute with floats"
+        yield Problem("--activations_int8", "true", reason, f"Leave it out, or use {TENSOR} 1.")
     if plan.mp > 1 and config.decoding.mode == "static":
         yield Problem("--mode", "static", "runs a graph that is not split", f"Use dynamic, or {TENSOR} 1.")
     if plan.dp > 1:

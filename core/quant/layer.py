@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..ops import QuantizedWeight, int8_linear, weight_only_linear
+from ..ops import QuantizedWeight, int8_linear, round_blocks, weight_only_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 class InputQuantization:
     """That inputs are rounded to 8 bits, and how."""
 
-    scale: float | None
-    """What a code of 1 stands for; ``None``: each token has its own."""
+    scale: float | None = None
+    """What a code of 1 stands for; ``None``: each token, or block of it, has its own."""
+    by_block: bool = False
+    """Blocks of 32 inputs have scales of their own; weights of any bits and groups can be multiplied by them."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,8 @@ class QuantizedLinear(nn.Layer):
         bias_O = self.added_bias_O if self.bias is None else self.bias
         if self.inputs is None:
             return weight_only_linear(x_TI, self.quantized, bias_O)
+        if self.inputs.by_block:
+            return weight_only_linear(round_blocks(x_TI), self.quantized, bias_O)
         return int8_linear(x_TI, self.quantized, bias_O, input_scale=self.inputs.scale)
 
     def with_weight(self, weight: QuantizedWeight) -> QuantizedLinear:

@@ -8,7 +8,7 @@ from ..errors import Problem, RefusedError
 from .grid import GridSpec, round_to_nearest
 from .groups import HEAD, groups_of_block
 from .head import head_weight, with_own_head
-from .layer import QuantizedLinear, pack_weight, put_layers, quantized_layers
+from .layer import InputQuantization, QuantizedLinear, pack_weight, put_layers, quantized_layers
 from .plan import choose_group_size
 from .quantize import quantize_weights
 from .settings import BITS, read_quant_type
@@ -49,3 +49,24 @@ def round_at_start(model: CausalLM, run: Run) -> None:
     if own is not None:
         put_layers(model, {HEAD: QuantizedLinear(pack_weight(*round_to_nearest(head_weight(model), spec)), None)})
         model.config = own
+
+
+def round_activations(model: CausalLM) -> None:
+    """Let integer weights be multiplied by activations of 8 bits, by block of inputs (``--activations_int8``).
+
+    Raises:
+        RefusedError: there are no such weights, or their activations are of 8 bits already (A8W8).
+    """
+    layers = quantized_layers(model).values()
+    rounded = InputQuantization(by_block=True)
+    for layer in layers:
+        layer.inputs = layer.inputs or rounded
+    if all(layer.inputs != rounded for layer in layers):
+        reason = "is for integer weights, and the model has none"
+        remedy = "Give --quant_type WINT4 or WINT8 as well, or a quantized model."
+        if layers:
+            reason, remedy = (
+                "changes nothing: the model is A8W8, whose activations are of 8 bits already",
+                "Leave it out.",
+            )
+        raise RefusedError(Problem("--activations_int8", "true", reason, remedy))

@@ -84,8 +84,16 @@ def test_the_fused_step_gives_the_logits_of_the_network(variant: Any, model: Cau
 
 @pytest.mark.parametrize(
     ("bits", "group_size", "inputs"),
-    [(8, -1, None), (8, 32, None), (4, 32, None), (8, -1, InputQuantization(None)), (8, -1, InputQuantization(0.03))],
-    ids=["int8", "int8-32", "int4-32", "w8a8-token", "w8a8-tensor"],
+    [
+        (8, -1, None),
+        (8, 32, None),
+        (4, 32, None),
+        (8, -1, InputQuantization()),
+        (8, -1, InputQuantization(0.03)),
+        (8, -1, InputQuantization(by_block=True)),
+        (4, 32, InputQuantization(by_block=True)),
+    ],
+    ids=["int8", "int8-32", "int4-32", "w8a8-token", "w8a8-tensor", "int8-a8", "int4-a8"],
 )
 def test_the_fused_step_of_integer_matrices_gives_their_logits(
     variant: Any, model: CausalLM, monkeypatch: pytest.MonkeyPatch,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OF_THE_GRAPH = ("lora_path", "prefix_path", "quant_type", "quant_group_size")
 """Options of a model in memory that are decided when it is exported."""
-OF_THE_ENGINE = ("num_draft_tokens", "draft_model", "cachekv_int8")
+OF_THE_ENGINE = ("num_draft_tokens", "draft_model", "cachekv_int8", "activations_int8")
 OF_KERNELS = ("use_flash_attention", "use_fused_rms_norm", "use_fused_rope")
 
 

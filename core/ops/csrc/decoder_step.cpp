@@ -209,16 +209,17 @@ class Run {
 
     void feed_forward(const Layer& layer) {
         const int64_t n = decoder_.ffn, share = 8 * BLOCK, shares = (n + share - 1) / share;
-        const bool gated = layer.gate.kind != NO_MATRIX, blockwise = layer.down.is_integer() && layer.down.kind != INT8_INT8;
+        const bool gated = layer.gate.kind != NO_MATRIX, by_row = layer.down.is_integer() && layer.down.rounding == EIGHT_BITS_BY_ROW;
         const Product branches[] = {{&layer.up, up_}, {&layer.gate, gate_}};
         multiply(team_, rows(normed_, step_.rows, decoder_.hidden), branches, gated ? 2 : 1);
         const Rows inner = rows(up_, step_.rows, n);
         team_.each(step_.rows * shares, 1, [&](int64_t item) {
             const int64_t row = item / shares, start = item % shares * share, end = start + share < n ? start + share : n;
             activate_row(decoder_.activation, gate_ + row * n + start, up_ + row * n + start, end - start);
-            if (blockwise) quantize_blocks(inner, row, start / BLOCK, (end + BLOCK - 1) / BLOCK);
+            if (layer.down.is_integer() && !by_row)
+                quantize_blocks(inner, layer.down.has_two_planes(), row, start / BLOCK, (end + BLOCK - 1) / BLOCK);
         });
-        if (layer.down.kind == INT8_INT8) team_.each(step_.rows, 1, [&](int64_t row) { quantize_for(layer.down, inner, row); });
+        if (by_row) team_.each(step_.rows, 1, [&](int64_t row) { quantize_for(layer.down, inner, row); });
         const Product down = {&layer.down, sum_};
         multiply(team_, inner, &down, 1);
     }

@@ -14,8 +14,11 @@ enum Kind : int64_t {
     BFLOAT_OI = 4,
     INT8 = 5,         // panels, see below
     INT4 = 6,
-    INT8_INT8 = 7,    // W8A8: INT8 with symmetric codes, for activations that are rounded to 8 bits as well
 };
+
+// What integer matrices are multiplied by: activations of 15 bits, which are as good as floats; of 8 bits, at half the work, as
+// coarse as those of GGUF's Q8_0; or of 8 bits with one scale for the whole row (W8A8, where codes are symmetric).
+enum Rounding : int64_t { FIFTEEN_BITS = 0, EIGHT_BITS = 1, EIGHT_BITS_BY_ROW = 2 };
 
 constexpr int64_t OUTPUTS = 16;  // of a panel
 constexpr int64_t BLOCK = 32;    // inputs that share a scale of the activations
@@ -27,20 +30,21 @@ constexpr int64_t BLOCK = 32;    // inputs that share a scale of the activations
 struct Matrix {
     int64_t kind, inputs, outputs;
     int64_t group_blocks;     // blocks that share a scale
+    int64_t rounding;
     const void* data;
     const uint16_t* scales;   // float16 [panels, groups, 16], times row_scales
     const float* row_scales;  // [O]
     const uint8_t* zeros;     // [panels, groups, 16] codes that stand for 0, or null
     const float* bias;        // [O] or null
-    double input_scale;       // of INT8_INT8: what an activation code of 1 stands for; 0: each row has its own
+    double input_scale;       // of EIGHT_BITS_BY_ROW: what an activation code of 1 stands for; 0: each row has its own
 
-    bool is_integer() const { return kind == INT8 || kind == INT4 || kind == INT8_INT8; }
+    bool is_integer() const { return kind == INT8 || kind == INT4; }
+    bool has_two_planes() const { return is_integer() && rounding == FIFTEEN_BITS; }
     bool is_by_inputs() const { return kind == FLOAT_IO || kind == BFLOAT_IO; }
 };
 
-// Rows of activations: as they are, and, where an integer matrix reads them, as 15-bit integers in two planes of int8:
-// x = (128 high + low) * scale, scale by block. Half a step is 3e-5 of the block's largest number. INT8_INT8 reads `low`
-// alone, with codes of 8 bits.
+// Rows of activations: as they are, and, where an integer matrix reads them, as integers: x = (128 high + low) * scale, scale
+// by block, where 15 bits are asked for; half a step is 3e-5 of the block's largest number. Codes of 8 bits are `low` alone.
 struct Rows {
     const float* x;
     int64_t count, width;     // rows, entries of a row
@@ -57,16 +61,17 @@ struct Product {
     float* y;  // [rows, O]
 };
 
-// Fills the planes of blocks `start` .. `end` - 1 of one row.
-void quantize_blocks(const Rows& rows, int64_t row, int64_t start, int64_t end);
+// Fills the planes of blocks `start` .. `end` - 1 of one row, for 15 or 8 bits by block.
+void quantize_blocks(const Rows& rows, bool two_planes, int64_t row, int64_t start, int64_t end);
 
-// Fills `low` for INT8_INT8: one scale for the whole row.
+// Fills `low` for EIGHT_BITS_BY_ROW.
 void quantize_row(const Rows& rows, int64_t row, double input_scale);
 
 // Whichever of the two the matrix reads, for a whole row; nothing for floats.
 inline void quantize_for(const Matrix& matrix, const Rows& rows, int64_t row) {
-    if (matrix.kind == INT8_INT8) quantize_row(rows, row, matrix.input_scale);
-    else if (matrix.is_integer()) quantize_blocks(rows, row, 0, rows.blocks());
+    if (!matrix.is_integer()) return;
+    if (matrix.rounding == EIGHT_BITS_BY_ROW) quantize_row(rows, row, matrix.input_scale);
+    else quantize_blocks(rows, matrix.has_two_planes(), row, 0, rows.blocks());
 }
 
 // y = x W + bias for several matrices that read the same rows.
@@ -102,5 +107,10 @@ void llm_run_avx512_tile(int64_t rows, int64_t depth, const float* x, int64_t x_
                          const uint16_t* next, float* sums, int64_t sums_row, bool add);
 
 // Of matrix_vnni.cpp: runs only where the CPU has AVX-512 VNNI. Sums of 1 to 4 rows and 1 or 2 panels: out [count, panels * 16].
+// Meanwhile `lines` times 64 bytes a block, from `next` on, are brought nearer.
 void llm_run_vnni_panels(const llm_run::Matrix& matrix, const llm_run::Rows& rows, int64_t row, int64_t count, int64_t panel,
-                         int64_t panels, float* out);
+                         int64_t panels, const uint8_t* next, int64_t lines, float* out);
+
+// Of quantize_avx512.cpp: quantize_blocks() of `count` numbers, whose last block may be short.
+void llm_run_avx512_quantize(const float* x, int64_t count, bool two_planes, int8_t* high, int8_t* low, float* scales,
+                             int32_t* sums);

@@ -1,6 +1,4 @@
 // Products with 8- and 4-bit integer matrices: integer sums by block of 32 inputs, float sums over blocks.
-#include <cmath>
-
 #include "matrix.h"
 
 namespace llm_run {
@@ -25,26 +23,20 @@ struct Sums {
     __m256i high, low;
 };
 
-// Of codes - 128 for 8 bits and of codes for 4 bits: one block, eight outputs. Of INT8_INT8 `low` is all there is.
-inline Sums block8_low(const uint8_t* data, const int8_t* low) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sum = _mm256_setzero_si256();
-    for (int q = 0; q < 8; ++q)
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs8(load(data + q * 64), quad(low + 4 * q)), ones));
-    return {_mm256_setzero_si256(), sum};
-}
-
+// Of codes - 128 for 8 bits and of codes for 4 bits: one block, eight outputs. One plane is the low one.
+template <int PLANES>
 inline Sums block8(const uint8_t* data, const int8_t* high, const int8_t* low) {
     const __m256i ones = _mm256_set1_epi16(1);
     Sums sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int q = 0; q < 8; ++q) {
         const __m256i codes = load(data + q * 64);
-        sums.high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(pairs8(codes, quad(high + 4 * q)), ones));
+        if (PLANES == 2) sums.high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(pairs8(codes, quad(high + 4 * q)), ones));
         sums.low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(pairs8(codes, quad(low + 4 * q)), ones));
     }
     return sums;
 }
 
+template <int PLANES>
 inline Sums block4(const uint8_t* data, const int8_t* high, const int8_t* low) {
     const __m256i ones = _mm256_set1_epi16(1), half = _mm256_set1_epi8(15);
     // Eight times two products of 15 and 127 are 30480: they fit int16.
@@ -52,8 +44,10 @@ inline Sums block4(const uint8_t* data, const int8_t* high, const int8_t* low) {
     for (int q = 0; q < 4; ++q) {
         const __m256i both = load(data + q * 64);
         const __m256i first = _mm256_and_si256(both, half), second = _mm256_and_si256(_mm256_srli_epi16(both, 4), half);
-        sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(first, quad(high + 4 * q)));
-        sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(second, quad(high + 4 * q + 16)));
+        if (PLANES == 2) {
+            sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(first, quad(high + 4 * q)));
+            sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(second, quad(high + 4 * q + 16)));
+        }
         sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(first, quad(low + 4 * q)));
         sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(second, quad(low + 4 * q + 16)));
     }
@@ -61,9 +55,9 @@ inline Sums block4(const uint8_t* data, const int8_t* high, const int8_t* low) {
 }
 
 // One row of activations against half a panel.
-template <int64_t KIND>
+template <int64_t KIND, int PLANES>
 void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, int64_t half, float* out) {
-    constexpr bool EIGHT = KIND != INT4;
+    constexpr bool EIGHT = KIND == INT8;
     constexpr int64_t BYTES = EIGHT ? 512 : 256;
     const int64_t blocks = rows.blocks(), groups = (blocks + matrix.group_blocks - 1) / matrix.group_blocks;
     const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * blocks * BYTES + half * 32;
@@ -79,9 +73,7 @@ void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t pan
         __m256 part = _mm256_setzero_ps();
         for (int64_t b = g * matrix.group_blocks; b < end; ++b) {
             const int64_t at = (row * blocks + b) * BLOCK;
-            const Sums sums = KIND == INT8_INT8 ? block8_low(data + b * BYTES, rows.low + at)
-                              : EIGHT           ? block8(data + b * BYTES, rows.high + at, rows.low + at)
-                                                : block4(data + b * BYTES, rows.high + at, rows.low + at);
+            const Sums sums = (EIGHT ? block8<PLANES> : block4<PLANES>)(data + b * BYTES, rows.high + at, rows.low + at);
             const __m256i offset = _mm256_mullo_epi32(zeros, _mm256_set1_epi32(rows.sums[row * blocks + b]));
             const __m256i sum = _mm256_sub_epi32(_mm256_add_epi32(_mm256_slli_epi32(sums.high, 7), sums.low), offset);
             part = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(rows.scales[row * blocks + b]), part);
@@ -92,80 +84,37 @@ void half_panel(const Matrix& matrix, const Rows& rows, int64_t row, int64_t pan
     _mm256_storeu_ps(out, total);
 }
 
-}  // namespace
-
-void quantize_blocks(const Rows& rows, int64_t row, int64_t start, int64_t end) {
-    const int64_t blocks = rows.blocks();
-    for (int64_t b = start; b < end; ++b) {
-        const int64_t at = row * blocks + b, count = rows.width - b * BLOCK < BLOCK ? rows.width - b * BLOCK : BLOCK;
-        alignas(32) float x[BLOCK] = {};
-        __builtin_memcpy(x, rows.x + row * rows.width + b * BLOCK, static_cast<size_t>(count) * sizeof(float));
-        float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
-        for (int i = 0; i < BLOCK; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
-        const float inverse = largest > 1e-30f ? 127.0f * 128.0f / largest : 0.0f;
-        int8_t *high = rows.high + at * BLOCK, *low = rows.low + at * BLOCK;
-        int32_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < BLOCK; ++i) {
-            // Rounded half away from zero: lrintf is no vector instruction for GCC 12.
-            const int32_t code = static_cast<int32_t>(x[i] * inverse + (x[i] < 0.0f ? -0.5f : 0.5f));
-            const int32_t above = (code + 64) >> 7;
-            high[i] = static_cast<int8_t>(above);
-            low[i] = static_cast<int8_t>(code - (above << 7));
-            sum += code;
-        }
-        // A number that is none, or infinite, must not become one: the scale hands it on.
-        float check = 0.0f;
-        for (int i = 0; i < BLOCK; ++i) check += x[i] * 0.0f;
-        rows.scales[at] = largest / (127.0f * 128.0f) + check;
-        rows.sums[at] = sum;
-    }
-}
-
-void quantize_row(const Rows& rows, int64_t row, double input_scale) {
-    constexpr float LARGEST = 127.0f, SMALLEST_SCALE = 1e-8f;
-    const float* x = rows.x + row * rows.width;
-    const int64_t n = rows.width, blocks = rows.blocks();
-    float largest = 0.0f, check = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < n; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
-    for (int64_t i = 0; i < n; ++i) check += x[i] * 0.0f;  // a number that is none must not become one
-    const float wanted = input_scale > 0 ? static_cast<float>(input_scale) : largest / LARGEST;
-    const float scale = wanted > SMALLEST_SCALE ? wanted : SMALLEST_SCALE;
-    for (int64_t b = 0; b < blocks; ++b) {
-        int8_t* low = rows.low + (row * blocks + b) * BLOCK;
-        int32_t sum = 0;
-        for (int64_t i = 0; i < BLOCK; ++i) {
-            const float value = b * BLOCK + i < n ? x[b * BLOCK + i] / scale : 0.0f;
-            const float clipped = value > LARGEST ? LARGEST : value < -LARGEST ? -LARGEST : value;
-            const int32_t code = _mm_cvtss_si32(_mm_set_ss(clipped == clipped ? clipped : 0.0f));  // ties to even
-            low[i] = static_cast<int8_t>(code);
-            sum += code;
-        }
-        rows.sums[row * blocks + b] = sum;
-        rows.scales[row * blocks + b] = scale + check;
-    }
-}
-
-namespace {
-
 // y = sums times the scales of the outputs, plus the bias.
 void store_outputs(const Matrix& matrix, const float* sums, int64_t o, int64_t width, float* y) {
-    for (int64_t i = 0; i < width; ++i)
-        y[i] = sums[i] * matrix.row_scales[o + i] + (matrix.bias == nullptr ? 0.0f : matrix.bias[o + i]);
+    const float *scales = matrix.row_scales + o, *bias = matrix.bias + o;
+    if (matrix.bias == nullptr) {
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i) y[i] = sums[i] * scales[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i) y[i] = sums[i] * scales[i] + bias[i];
+    }
 }
 
-// Tiles of up to 4 rows and 2 panels; a single row has nothing to gain from a second stream of memory.
+// Tiles of up to 4 rows and 2 panels; a single row has nothing to gain from a second stream of memory. Panels are read once
+// for every 4 rows, and each time a share of the next ones is brought nearer. A single row looks ahead in its stream, but for
+// 8-bit codes, which are so little work that the CPU itself reads far enough ahead.
 void multiply_vnni(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
-    constexpr int64_t ROWS = 4, PANELS = 2;
+    constexpr int64_t ROWS = 4, PANELS = 2, LINE = 64, FAR = 6144;
+    const int64_t passes = (rows.count + ROWS - 1) / ROWS, panel_lines = matrix.kind == INT4 ? 4 : 8;
     for (int64_t o = start, width; o < end; o += width) {
         const int64_t panels = rows.count > 1 && end - o > OUTPUTS ? PANELS : 1, step = panels * OUTPUTS;
         width = end - o < step ? end - o : step;
-        for (int64_t m = 0; m < rows.count; m += ROWS) {
+        const int64_t all_lines = panels * panel_lines;
+        const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + o / OUTPUTS * rows.blocks() * panel_lines * LINE;
+        const uint8_t* next = rows.count == 1 ? data + FAR : data + rows.blocks() * all_lines * LINE;
+        const int64_t lines = rows.count == 1   ? (matrix.kind == INT4 ? all_lines : 0)
+                              : o + step >= end ? 0
+                                                : (all_lines + passes - 1) / passes;
+        for (int64_t m = 0; m < rows.count; m += ROWS, next += rows.blocks() * lines * LINE) {
             float sums[ROWS * PANELS * OUTPUTS];
             const int64_t count = rows.count - m < ROWS ? rows.count - m : ROWS;
-            llm_run_vnni_panels(matrix, rows, m, count, o / OUTPUTS, panels, sums);
+            llm_run_vnni_panels(matrix, rows, m, count, o / OUTPUTS, panels, next, lines, sums);
             for (int64_t r = 0; r < count; ++r)
                 store_outputs(matrix, sums + r * step, o, width, y + (m + r) * matrix.outputs + o);
         }
@@ -176,9 +125,9 @@ void multiply_vnni(const Rows& rows, const Matrix& matrix, int64_t start, int64_
 
 void multiply_integers(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
     if (has_vnni()) return multiply_vnni(rows, matrix, start, end, y);
-    const auto half_product = matrix.kind == INT4   ? half_panel<INT4>
-                              : matrix.kind == INT8 ? half_panel<INT8>
-                                                    : half_panel<INT8_INT8>;
+    const auto two = matrix.kind == INT4 ? half_panel<INT4, 2> : half_panel<INT8, 2>;
+    const auto one = matrix.kind == INT4 ? half_panel<INT4, 1> : half_panel<INT8, 1>;
+    const auto half_product = matrix.has_two_planes() ? two : one;
     for (int64_t o = start; o < end; o += OUTPUTS) {
         const int64_t width = end - o < OUTPUTS ? end - o : OUTPUTS;
         for (int64_t m = 0; m < rows.count; ++m) {

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t LANES16 = 16, INPUTS = 32;
 
-// Bytes ahead of the codes that are read, brought to the first cache. One row of 8-bit codes is so little work that the CPU
-// itself reads far enough ahead.
-constexpr int64_t FAR = 6144;
-
 // Four neighbouring activations in every lane.
 inline __m512i four(const int8_t* p) {
     int32_t all;
@@ -23,23 +19,23 @@ inline __m512i four(const int8_t* p) {
     return _mm512_set1_epi32(all);
 }
 
-// Sums over one block of M rows and P panels.
-template <int M, int P, int64_t KIND>
+// Sums over one block of M rows and P panels. One plane of activations is the low one.
+template <int M, int P, int64_t KIND, int PLANES>
 struct Block {
-    static constexpr bool EIGHT = KIND != llm_run::INT4, HAS_HIGH = KIND != llm_run::INT8_INT8;
+    static constexpr bool EIGHT = KIND == llm_run::INT8, HAS_HIGH = PLANES == 2;
     static constexpr int64_t BYTES = EIGHT ? 512 : 256;
     __m512i above[P][M], below[P][M];
 
-    // `stride` bytes lie between panels, `width` entries between rows of activations.
-    inline void add(const uint8_t* data, int64_t stride, const uint8_t* ahead, const int8_t* high, const int8_t* low,
-                    int64_t width) {
+    // `stride` bytes lie between panels, `width` entries between rows of activations; `lines` of 64 bytes are fetched.
+    inline void add(const uint8_t* data, int64_t stride, const uint8_t* ahead, int64_t lines, const int8_t* high,
+                    const int8_t* low, int64_t width) {
         const __m512i half = _mm512_set1_epi8(15);
 #pragma GCC unroll 8
         for (int q = 0; q < (EIGHT ? 8 : 4); ++q) {
             __m512i first[P], second[P];
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
-                if (ahead != nullptr) _mm_prefetch(reinterpret_cast<const char*>(ahead + p * stride + q * 64), _MM_HINT_T0);
+                if (q * P + p < lines) _mm_prefetch(reinterpret_cast<const char*>(ahead + (q * P + p) * 64), M == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
                 const __m512i both = _mm512_loadu_si512(data + p * stride + q * 64);
                 first[p] = EIGHT ? both : _mm512_and_si512(both, half);
                 second[p] = EIGHT ? both : _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
@@ -55,7 +51,7 @@ struct Block {
                 if (EIGHT) continue;
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) {
-                    above[p][m] = _mm512_dpbusd_epi32(above[p][m], second[p], four(h + 16));
+                    if (HAS_HIGH) above[p][m] = _mm512_dpbusd_epi32(above[p][m], second[p], four(h + 16));
                     below[p][m] = _mm512_dpbusd_epi32(below[p][m], second[p], four(l + 16));
                 }
             }
@@ -63,10 +59,10 @@ struct Block {
     }
 };
 
-template <int M, int P, int64_t KIND, bool HAS_ZEROS>
-void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
-    using Sums = Block<M, P, KIND>;
-    constexpr int64_t BYTES = Sums::BYTES, AHEAD = M == 1 && Sums::EIGHT ? 0 : FAR / BYTES;
+template <int M, int P, int64_t KIND, int PLANES, bool HAS_ZEROS>
+void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, const uint8_t* next, int64_t lines, float* out) {
+    using Sums = Block<M, P, KIND, PLANES>;
+    constexpr int64_t BYTES = Sums::BYTES;
     const int64_t blocks = (rows.width + INPUTS - 1) / INPUTS, group_blocks = matrix.group_blocks;
     const int64_t groups = (blocks + group_blocks - 1) / group_blocks, stride = blocks * BYTES;
     const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + panel * stride;
@@ -94,9 +90,7 @@ void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, fl
                                                  : _mm512_set1_epi32((Sums::EIGHT ? -128 : -8) * sum);
                 }
             }
-            const uint8_t* block = data + b * BYTES;
-            const uint8_t* ahead = AHEAD == 0 ? nullptr : block + AHEAD * BYTES + (b + AHEAD < blocks ? 0 : (P - 1) * stride);
-            sums.add(block, stride, ahead, high + b * INPUTS, low + b * INPUTS, blocks * INPUTS);
+            sums.add(data + b * BYTES, stride, next + b * lines * 64, lines, high + b * INPUTS, low + b * INPUTS, blocks * INPUTS);
             for (int m = 0; m < M; ++m) {
                 const __m512 row_scale = _mm512_set1_ps(rows.scales[(row + m) * blocks + b]);
                 for (int p = 0; p < P; ++p) {
@@ -111,34 +105,37 @@ void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, fl
         for (int p = 0; p < P; ++p) _mm512_storeu_ps(out + (m * P + p) * LANES16, total[p][m]);
 }
 
-template <int M, int P, int64_t KIND>
-void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, float* out) {
-    if (matrix.zeros != nullptr) tile<M, P, KIND, true>(matrix, rows, row, panel, out);
-    else tile<M, P, KIND, false>(matrix, rows, row, panel, out);
+template <int M, int P, int64_t KIND, int PLANES>
+void tile(const Matrix& matrix, const Rows& rows, int64_t row, int64_t panel, const uint8_t* next, int64_t lines, float* out) {
+    if (matrix.zeros != nullptr) tile<M, P, KIND, PLANES, true>(matrix, rows, row, panel, next, lines, out);
+    else tile<M, P, KIND, PLANES, false>(matrix, rows, row, panel, next, lines, out);
 }
 
-template <int P, int64_t KIND>
-void some_rows(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, float* out) {
+template <int P, int64_t KIND, int PLANES>
+void some_rows(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, const uint8_t* next,
+               int64_t lines, float* out) {
     switch (count) {
-        case 1: return tile<1, P, KIND>(matrix, rows, row, panel, out);
-        case 2: return tile<2, P, KIND>(matrix, rows, row, panel, out);
-        case 3: return tile<3, P, KIND>(matrix, rows, row, panel, out);
-        default: return tile<4, P, KIND>(matrix, rows, row, panel, out);
+        case 1: return tile<1, P, KIND, PLANES>(matrix, rows, row, panel, next, lines, out);
+        case 2: return tile<2, P, KIND, PLANES>(matrix, rows, row, panel, next, lines, out);
+        case 3: return tile<3, P, KIND, PLANES>(matrix, rows, row, panel, next, lines, out);
+        default: return tile<4, P, KIND, PLANES>(matrix, rows, row, panel, next, lines, out);
     }
 }
 
-template <int64_t KIND>
-void some_panels(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, int64_t panels, float* out) {
-    if (panels == 1) some_rows<1, KIND>(matrix, rows, row, count, panel, out);
-    else some_rows<2, KIND>(matrix, rows, row, count, panel, out);
+template <int64_t KIND, int PLANES>
+void some_panels(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, int64_t panels,
+                 const uint8_t* next, int64_t lines, float* out) {
+    if (panels == 1) some_rows<1, KIND, PLANES>(matrix, rows, row, count, panel, next, lines, out);
+    else some_rows<2, KIND, PLANES>(matrix, rows, row, count, panel, next, lines, out);
 }
 
 }  // namespace
 
 void llm_run_vnni_panels(const Matrix& matrix, const Rows& rows, int64_t row, int64_t count, int64_t panel, int64_t panels,
-                         float* out) {
-    const auto run = matrix.kind == llm_run::INT8   ? some_panels<llm_run::INT8>
-                     : matrix.kind == llm_run::INT4 ? some_panels<llm_run::INT4>
-                                                    : some_panels<llm_run::INT8_INT8>;
-    run(matrix, rows, row, count, panel, panels, out);
+                         const uint8_t* next, int64_t lines, float* out) {
+    using llm_run::INT4, llm_run::INT8;
+    const bool two_planes = matrix.rounding == llm_run::FIFTEEN_BITS;
+    const auto run = matrix.kind == INT4 ? (two_planes ? some_panels<INT4, 2> : some_panels<INT4, 1>)
+                                         : (two_planes ? some_panels<INT8, 2> : some_panels<INT8, 1>);
+    run(matrix, rows, row, count, panel, panels, next, lines, out);
 }

@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear
-from llm_run.core.ops.matrix import float_matrix, integer_matrix, multiply, why_not_packed
+from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear, round_blocks, weight_only_linear
+from llm_run.core.ops.matrix import Rounding, float_matrix, integer_matrix, multiply, why_not_packed
 
 ROWS = (1, 2, 3, 4, 5, 7, 13, 33, 64)
 PACKED_ERROR = 5e-4
@@ -68,7 +68,8 @@ def test_integer_matrices_multiply_as_their_dequantized_ones_do(
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_the_largest_codes_and_activations_do_not_overflow(instructions, bits):
+@pytest.mark.parametrize("rounding", [Rounding.FIFTEEN_BITS, Rounding.EIGHT_BITS])
+def test_the_largest_codes_and_activations_do_not_overflow(instructions, bits, rounding):
     inputs = 4096
     weight = quantized(bits, 16, inputs, -1)
     extreme = np.full([16, inputs], -128, np.int8) if bits == 8 else np.zeros([16, inputs // 2], np.uint8)
@@ -76,35 +77,58 @@ def test_the_largest_codes_and_activations_do_not_overflow(instructions, bits):
     x_TI = np.full([4, inputs], 3.0, np.float32)
     x_TI[1] = -3.0
     expected = x_TI @ dequantize(weight).numpy().T
-    found = multiply(paddle.to_tensor(x_TI), integer_matrix(weight)).numpy()
+    found = multiply(paddle.to_tensor(x_TI), integer_matrix(weight, rounding=rounding)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bits", "outputs", "inputs", "group_size", "has_zeros"),
+    [
+        (8, 37, 100, -1, False), (8, 130, 256, 64, True), (4, 37, 99, -1, False), (4, 50, 128, 32, True),
+        (4, 48, 256, 128, False),
+    ],
+)  # fmt: skip
+def test_activations_of_8_bits_by_block_give_what_the_reference_gives(
+    instructions, random, bits, outputs, inputs, group_size, has_zeros
+):
+    weight = quantized(bits, outputs, inputs, group_size, has_zeros=has_zeros)
+    bias_O = paddle.to_tensor(random(outputs))
+    matrix = integer_matrix(weight, bias_O, rounding=Rounding.EIGHT_BITS)
+    for rows in ROWS:
+        x_TI = paddle.to_tensor(random(rows, inputs))
+        expected = weight_only_linear(round_blocks(x_TI), weight, bias_O).numpy()
+        assert relative(multiply(x_TI, matrix).numpy(), expected) < PACKED_ERROR, rows
 
 
 @pytest.mark.parametrize("input_scale", [None, 0.02])
 def test_8_bit_activations_give_what_the_reference_gives(instructions, random, input_scale):
     weight, bias_O = quantized(8, 37, 100, -1), paddle.to_tensor(random(37))
-    matrix = integer_matrix(weight, bias_O, rounds_inputs=True, input_scale=input_scale)
+    matrix = integer_matrix(weight, bias_O, rounding=Rounding.EIGHT_BITS_BY_ROW, input_scale=input_scale)
     for rows in ROWS:
         x_TI = paddle.to_tensor(random(rows, 100))
         expected = int8_linear(x_TI, weight, bias_O, input_scale=input_scale).numpy()
         assert relative(multiply(x_TI, matrix).numpy(), expected) < 1e-6, rows
 
 
-def test_a_row_of_activations_does_not_depend_on_its_neighbours(instructions, random: Callable[..., np.ndarray]):
-    matrix, x_TI = integer_matrix(quantized(4, 48, 128, 32)), random(9, 128)
+@pytest.mark.parametrize("rounding", [Rounding.FIFTEEN_BITS, Rounding.EIGHT_BITS])
+def test_a_row_of_activations_does_not_depend_on_its_neighbours(
+    instructions, random: Callable[..., np.ndarray], rounding
+):
+    matrix, x_TI = integer_matrix(quantized(4, 48, 128, 32), rounding=rounding), random(9, 128)
     together = multiply(paddle.to_tensor(x_TI), matrix).numpy()
     alone = [multiply(paddle.to_tensor(x_TI[row : row + 1]), matrix).numpy()[0] for row in range(9)]
     assert np.array_equal(together, np.stack(alone))
 
 
-def test_zeros_give_the_bias_and_numbers_that_are_none_stay_so(instructions, random):
+@pytest.mark.parametrize("rounding", [Rounding.FIFTEEN_BITS, Rounding.EIGHT_BITS])
+def test_zeros_give_the_bias_and_numbers_that_are_none_stay_so(instructions, random, rounding):
     bias_O = paddle.to_tensor(random(20))
-    matrix = integer_matrix(quantized(8, 20, 64, 32), bias_O)
-    x_TI = np.zeros([2, 64], np.float32)
-    x_TI[1, 40] = np.nan
+    matrix = integer_matrix(quantized(8, 20, 64, 32), bias_O, rounding=rounding)
+    x_TI = np.zeros([3, 64], np.float32)
+    x_TI[1, 40], x_TI[2, 3] = np.nan, -np.inf
     found = multiply(paddle.to_tensor(x_TI), matrix).numpy()
     np.testing.assert_allclose(found[0], bias_O.numpy(), rtol=1e-6)
-    assert np.isnan(found[1]).all()
+    assert np.isnan(found[1:]).all()
 
 
 def test_powers_of_two_of_a_row_keep_small_scales_exact(instructions):

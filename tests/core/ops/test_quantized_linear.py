@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear, weight_only_linear
+from llm_run.core.ops import QuantizedWeight, dequantize, int8_linear, round_blocks, weight_only_linear
 from llm_run.core.ops.quantized_linear import unpack
 
 OUT, IN = 7, 24
@@ -94,3 +94,23 @@ def test_gradients_reach_the_inputs_through_integer_weights() -> None:
 def test_4_bits_take_half_the_bytes_of_8() -> None:
     eight, four = drawn(8, -1, zeros=False)[0], drawn(4, -1, zeros=False)[0]
     assert (eight.num_bytes, four.num_bytes) == (OUT * IN + 4 * OUT, OUT * IN // 2 + 4 * OUT)
+
+
+def test_blocks_of_activations_are_rounded_as_ggufs_own_package_rounds_them() -> None:
+    quants = pytest.importorskip("gguf.quants", reason="no gguf package to compare with")
+    x_TI = np.random.default_rng(8).normal(size=[6, 96]).astype(np.float32)
+    x_TI[2, 32:64] = 0
+    blocks = quants.quantize(x_TI, quants.GGMLQuantizationType.Q8_0).reshape([6, 3, 34])
+    codes_TBI = blocks[..., 2:].view(np.int8).astype(np.float32)
+    scales_TB1 = np.abs(x_TI.reshape([6, 3, 32])).max(axis=-1, keepdims=True) / 127  # the file's are of 16 bits
+    expected = (codes_TBI * scales_TB1).reshape([6, 96])
+    np.testing.assert_allclose(round_blocks(paddle.to_tensor(x_TI)).numpy(), expected, rtol=1e-6)
+
+
+def test_a_short_last_block_of_activations_has_a_scale_of_its_own() -> None:
+    x_TI = np.random.default_rng(9).normal(size=[2, 3, 40]).astype(np.float32)
+    x_TI[..., 32:] *= 1e-3
+    found = round_blocks(paddle.to_tensor(x_TI)).numpy()
+    parts = [round_blocks(paddle.to_tensor(part)).numpy() for part in (x_TI[..., :32], x_TI[..., 32:])]
+    assert np.array_equal(found, np.concatenate(parts, axis=-1))
+    assert np.abs(found - x_TI)[..., 32:].max() < 1e-5

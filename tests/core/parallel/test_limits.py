@@ -55,6 +55,11 @@ def test_what_a_task_has_no_way_to_do_is_named(words: str, plan: ParallelPlan, s
              "--tensor_parallel_degree has a part. Leave it out, or use --tensor_parallel_degree 1."],
         ),
         (
+            "--activations_int8",
+            ["--activations_int8: true is for integer weights, and the ranks of --tensor_parallel_degree compute with "
+             "floats. Leave it out, or use --tensor_parallel_degree 1."],
+        ),
+        (
             "--mode static",
             ["--mode: static runs a graph that is not split. Use dynamic, or --tensor_parallel_degree 1."],
         ),

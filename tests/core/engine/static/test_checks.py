@@ -53,6 +53,7 @@ def test_static_mode_asks_for_an_exported_directory(tmp_path: Path) -> None:
         ("quant_type", "WINT8", "is part of an exported graph, and cannot be added to it. Give it to --task export."),
         ("num_draft_tokens", "4", "is not done with an exported graph. Leave it out, or leave --mode out."),
         ("cachekv_int8", "True", "is not done with an exported graph. Leave it out, or leave --mode out."),
+        ("activations_int8", "True", "is not done with an exported graph. Leave it out, or leave --mode out."),
         ("use_fused_rope", "True", "has no effect on an exported graph, which holds its own operators. Leave it out."),
     ],
 )
