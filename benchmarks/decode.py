@@ -57,8 +57,8 @@ class Ours:
         self.model = model
         self._blocks = -(-MOST_TOKENS // BLOCK_TOKENS) + BATCH
         self._runner = FusedRunner(model, PagedRunner(model, self._blocks, BLOCK_TOKENS), BLOCK_TOKENS)
-        self._tables = np.zeros([0, 0], np.int32)
-        self._lengths = np.zeros(0, np.int64)
+        self._tables: list[list[int]] = []
+        self._lengths: list[int] = []
 
     def bytes_read(self, context: int) -> int:
         """Return what one token reads that follows so many: all matrices, and the keys and values."""
@@ -69,18 +69,20 @@ class Ours:
 
     def reset(self, num_sequences: int) -> None:
         width = self._blocks // num_sequences
-        self._tables = np.arange(num_sequences * width, dtype=np.int32).reshape(num_sequences, width)
-        self._lengths = np.zeros(num_sequences, np.int64)
+        self._tables = [list(range(row * width, (row + 1) * width)) for row in range(num_sequences)]
+        self._lengths = [0] * num_sequences
 
     def feed(self, tokens: list[list[int]]) -> None:
         from llm_run.core.ops.decoder_step import StepRows
 
-        counts = np.array([len(new) for new in tokens])
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        ids_R = np.concatenate([np.asarray(new, np.int64) for new in tokens])
-        positions_R = np.arange(len(ids_R)) + np.repeat(self._lengths - starts[:-1], counts)
-        self._lengths = self._lengths + counts
-        self._runner.forward(ids_R, positions_R, StepRows(starts, self._lengths, self._tables, starts[1:] - 1))
+        ids, positions, starts = [], [], [0]
+        for place, new in enumerate(tokens):
+            ids += new
+            positions += range(self._lengths[place], self._lengths[place] + len(new))
+            starts.append(len(ids))
+            self._lengths[place] += len(new)
+        wanted = [start - 1 for start in starts[1:]]
+        self._runner.forward(ids, positions, StepRows(starts, self._lengths, self._tables, wanted))
 
 
 def quantize(model: object, bits: int, group_size: int, by_block: bool | None) -> None:

@@ -39,8 +39,8 @@ def measure(shape: str, kind: str, tokens: int, requests: int) -> str:
 
         return call if name == "decoder_step" else function
 
-    engine = Engine(model, None, EngineLimits(cache_tokens=4096))
     decoder_step.kernel = timed
+    engine = Engine(model, None, EngineLimits(cache_tokens=4096))
     engine.start()
     settings = SamplingSettings(max_new_tokens=tokens)
     handles = [engine.submit(Request(prompt=list(range(3, 67)), settings=settings)) for _ in range(requests)]

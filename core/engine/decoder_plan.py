@@ -6,9 +6,7 @@ one block is run both ways. What computes otherwise runs plain, and the reason i
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +18,11 @@ from ..causal_lm import CausalLM
 from ..layers import Decoder, LayerNorm, PreNormBlock, RmsNorm
 from ..ops import native
 from ..ops.decoder_step import ACTIVATIONS, DecoderPlan, DecoderStep, Layer, Norm, Pages, StepRows
-from ..ops.from_array import from_array
 from ..ops.mask import AttentionMask
 from ..ops.matrix import Rounding, float_matrix, integer_matrix, why_not_packed
 from ..quant.layer import QuantizedLinear
 from .runner import inference
+from .step_inputs import EmbeddingRows, PositionTables
 
 if TYPE_CHECKING:
     from ..ops.matrix import Matrix
@@ -73,70 +71,6 @@ def plan_decoder(model: CausalLM) -> DecoderPlan:
     )
     _demand(_agrees(model, plan), "its first block computes something else than the step would")
     return plan
-
-
-class EmbeddingRows:
-    """Hidden states before the first block: rows of a table where the model does no more than look them up.
-
-    Paddle's own look-up would be a tenth of a step of integers: the weights that a step reads leave none of it cached.
-    """
-
-    def __init__(self, model: CausalLM) -> None:
-        """Find the table."""
-        self._model = model
-        self._table_VH: np.ndarray | None = None
-        if type(model).embed is not Decoder.embed or type(model.embed_tokens) is not nn.Embedding:
-            return
-        weight = model.embed_tokens.weight
-        if weight.dtype == paddle.float32 and weight.is_contiguous():
-            self._weight = weight  # whose memory the table is
-            numbers = (ctypes.c_float * weight.size).from_address(weight.data_ptr())
-            self._table_VH = np.ctypeslib.as_array(numbers).reshape(weight.shape)
-
-    def rows(self, ids_R: np.ndarray, positions_R: np.ndarray) -> np.ndarray:
-        """Return hidden states of their own, float32 [R, H], of tokens at positions (int64)."""
-        if self._table_VH is not None:
-            hidden_RH: np.ndarray = self._table_VH[ids_R]
-            return hidden_RH
-        with inference(self._model):
-            hidden_1RH = self._model.embed(from_array(ids_R[None]), from_array(positions_R[None]))
-            return np.ascontiguousarray(hidden_1RH[0].astype("float32").numpy())
-
-
-class PositionTables:
-    """What blocks are told about positions: the family's own tables, computed once where they can be."""
-
-    def __init__(self, model: CausalLM) -> None:
-        """Begin with no positions."""
-        rotary = getattr(model.config, "rotary", None)
-        self._model, self._grows = model, rotary is not None and rotary.depends_on_length
-        self._known: tuple[np.ndarray | None, ...] = ()
-        self._count = 0
-
-    def rows(self, positions_R: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        """Return cosine [R, P], sine [R, P] and factors on the queries [R] of tokens; ``None`` where there are none.
-
-        Args:
-            positions_R: of the tokens, those of one sequence side by side.
-            starts: first row of each sequence, and R.
-        """
-        if self._grows:
-            # Each sequence for itself: its own length says how far its angles are stretched.
-            cuts = pairwise(starts)
-            parts = [_tables(self._model, positions_R[start:end]) for start, end in cuts]
-            return tuple(None if side[0] is None else np.concatenate(side) for side in zip(*parts, strict=True))
-        last = int(positions_R.max()) + 1
-        if last > self._count:
-            self._count = max(2 * self._count, last, 1024)
-            self._known = _tables(self._model, np.arange(self._count))
-        return tuple(None if table is None else table.take(positions_R, axis=0) for table in self._known)
-
-
-def _tables(model: CausalLM, positions_R: np.ndarray) -> tuple[np.ndarray | None, ...]:
-    context = model.context(paddle.to_tensor(positions_R[None]), AttentionMask())
-    rotary = context.rotary or (None, None)
-    tables = (*rotary, context.query_scale_BS)
-    return tuple(None if table is None else table[0].astype("float32").numpy() for table in tables)
 
 
 def _layer(block: Any) -> Layer:
@@ -196,20 +130,20 @@ def _head(model: Any) -> Matrix:
 
 def _agrees(model: CausalLM, plan: DecoderPlan) -> bool:
     """Run a few tokens through the first block, plainly and by the step."""
-    ids = np.arange(PROBE) * 7 % model.config.vocab_size
-    positions, ends = np.arange(PROBE), np.array([0, PROBE])
+    places = range(PROBE)
+    ids = [place * 7 % model.config.vocab_size for place in places]
     with inference(model):
-        hidden_BSH = model.embed(paddle.to_tensor(ids[None]), paddle.to_tensor(positions[None]))
-        context = model.context(paddle.to_tensor(positions[None]), AttentionMask())
-        expected = model.blocks[0](hidden_BSH, context)[0].astype("float32")
-        tables = PositionTables(model).rows(positions, ends)
+        positions_1S = paddle.arange(PROBE).unsqueeze(0)
+        context = model.context(positions_1S, AttentionMask())
+        expected = model.blocks[0](model.embed(paddle.to_tensor([ids]), positions_1S), context)[0].astype("float32")
         one_block = replace(plan, layers=plan.layers[:1], norm=None, head=None)
         shape = [PROBE, plan.num_kv_heads, plan.head_dim]
         keys, values = paddle.zeros(shape), paddle.zeros(shape)
         step = DecoderStep(one_block, Pages((keys,), (values,), PROBE))
-        rows = StepRows(ends, ends[1:].copy(), np.zeros([1, 1], np.int32), positions)
-        found = step.run(EmbeddingRows(model).rows(ids, positions), rows, *tables)
-    difference = float(np.abs(found - expected.numpy()).max())
+        rows = StepRows([0, PROBE], [PROBE], [[0]], places)
+        tables = PositionTables(model).rows(places, rows.starts)
+        found = step.run(EmbeddingRows(model).rows(ids, places), rows, *tables)
+    difference = float(np.abs(np.stack(found) - expected.numpy()).max())
     return difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
 
 

@@ -71,6 +71,9 @@ class Engine:
         self.limits = limits or EngineLimits()
         self.config = model.config
         self._tokenizer = tokenizer
+        num_tokens = self.config.vocab_size if tokenizer is None else tokenizer.vocab_size
+        self._spellable = slice(num_tokens) if num_tokens < self.config.vocab_size else None
+        """Logits of tokens that the tokenizer has, where the model's vocabulary is padded."""
         blocks = max(1, self.limits.cache_tokens // self.limits.block_tokens)
         self._pool = BlockPool(blocks, self.limits.block_tokens)
         is_prefix = model.config.prefix_lm
@@ -190,13 +193,15 @@ class Engine:
     def _take_in(self) -> bool:
         """Wait for work, take new requests in and let cancelled ones go; false when it is time to stop."""
         scheduler = self._scheduler
-        while True:
+        while not self._is_wanted():
             with self._changed:
-                if self._changed.wait_for(self._is_wanted, self._runner.patience_s):
-                    scheduler.waiting.extend(self._arrived)
-                    self._arrived.clear()
-                    break
-            self._runner.rest()
+                is_wanted = self._changed.wait_for(self._is_wanted, self._runner.patience_s)
+            if not is_wanted:
+                self._runner.rest()
+        if self._arrived:
+            with self._changed:
+                scheduler.waiting.extend(self._arrived)
+                self._arrived.clear()
         for sequence in [*scheduler.running, *scheduler.waiting]:
             if sequence.handle.is_cancelled:
                 scheduler.finish(sequence)
@@ -214,25 +219,30 @@ class Engine:
         works = self._scheduler.schedule()
         if not works:
             return
-        computed = sum(work.num_tokens for work in works)
-        is_decoding = all(work.start >= work.sequence.num_prompt for work in works)
+        computed, is_decoding = 0, True
+        for work in works:
+            computed += work.num_tokens
+            is_decoding = is_decoding and work.start >= work.sequence.num_prompt
         logits = self._runner.run(works)
         self._counts.add_step(computed, is_decoding=is_decoding)
         try:
-            for work, logits_RV in zip(works, logits, strict=True):
-                self._take(work, logits_RV)
+            taken = 0
+            for work in works:
+                end = taken + work.num_results
+                self._take(work, logits[taken:end])
+                taken = end
         finally:
             # After the last choice: who is told earlier takes the interpreter away from the choices still to come.
             for work in works:
                 work.sequence.handle.wake()
 
-    def _take(self, work: Work, logits_RV: np.ndarray) -> None:
+    def _take(self, work: Work, logits_RV: list[np.ndarray]) -> None:
         """Choose the next token of a sequence whose tokens are all computed, and more where its guesses were right."""
-        sequence, completes = work.sequence, work.completes
+        sequence = work.sequence
         if sequence.wants_prompt_logprobs:
             sequence.tell_prompt(sequence.num_computed, logits_RV)
         self._scheduler.computed(work)
-        if not completes:
+        if not work.completes:
             return
         self._counts.guessed += len(work.draft)
         for place, logits_V in enumerate(logits_RV[-1 - len(work.draft) :]):
@@ -244,9 +254,10 @@ class Engine:
 
     def _choose(self, sequence: Sequence, logits_V: np.ndarray) -> int | None:
         """Go on with one token; ``None`` where the request fails."""
-        sampler, spellable_V = sequence.sampler, self._spellable(logits_V)
+        sampler = sequence.sampler
+        spellable_V = logits_V if self._spellable is None else logits_V[self._spellable]
         likeliest = int(spellable_V.argmax())  # of what is not a number, where there is any
-        if not math.isfinite(spellable_V[likeliest]):
+        if not math.isfinite(spellable_V.item(likeliest)):
             self._scheduler.finish(sequence)
             sequence.handle.fail(LlmRunError("the model's logits hold NaN or infinity: its weights are damaged"))
             return None
@@ -257,7 +268,3 @@ class Engine:
         self._counts.add_token()
         sequence.handle.put(event)
         return token
-
-    def _spellable(self, logits_V: np.ndarray) -> np.ndarray:
-        """Leave out what a padded vocabulary has above the tokenizer's."""
-        return logits_V if self._tokenizer is None else logits_V[: self._tokenizer.vocab_size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Several
-from itertools import pairwise
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,12 @@ import paddle
 from ..ops.decoder_step import DecoderStep, Pages, StepRows
 from ..ops.from_array import from_array
 from ..parallel.tensor.model import split_of
-from .decoder_plan import EmbeddingRows, NotCoveredError, PositionTables, plan_decoder
+from .decoder_plan import NotCoveredError, plan_decoder
 from .paged_cache import PagedStore
 from .paged_runner import PagedRunner
 from .ranks import LeadingRunner
 from .runner import inference
+from .step_inputs import EmbeddingRows, PositionTables
 from .step_runner import StepRunner
 
 if TYPE_CHECKING:
@@ -79,55 +80,55 @@ class FusedRunner(StepRunner):
 
     def run(self, works: Several[Work]) -> list[np.ndarray]:
         """Compute the tokens of each piece of work; ``StepRunner.run``."""
-        adapted = [place for place, work in enumerate(works) if work.sequence.request.adapter is not None]
+        adapted = [work for work in works if work.sequence.request.adapter is not None]
         if not adapted:
             return self._run(works)
-        rest = [place for place in range(len(works)) if place not in set(adapted)]
-        found = dict(zip(adapted, self._plain.run([works[place] for place in adapted]), strict=True))
-        if rest:
-            found.update(zip(rest, self._run([works[place] for place in rest]), strict=True))
-        return [found[place] for place in range(len(works))]
+        bare = [work for work in works if work.sequence.request.adapter is None]
+        plain = iter(self._plain.run(adapted))
+        fused = iter(self._run(bare)) if bare else plain
+        found: list[np.ndarray] = []
+        for work in works:
+            found += islice(fused if work.sequence.request.adapter is None else plain, work.num_results)
+        return found
 
     def _run(self, works: Several[Work]) -> list[np.ndarray]:
-        # Lists first: a step has few numbers, and each call of NumPy costs more than many of them.
+        # Lists, and no array: a step has few numbers, and each call of NumPy costs more than many of them.
         ids: list[int] = []
         positions: list[int] = []
+        starts, lengths = [0], []
+        tables: list[list[int]] = []
         wanted: list[int] = []
-        starts, lengths, cuts = [0], [], [0]
         for work in works:
             ids += work.new_ids
             first = self._first_position + work.start
             positions += range(first, first + work.size)
-            wanted += range(len(ids) - work.num_results, len(ids))
             starts.append(len(ids))
             lengths.append(self._num_shared + work.start + work.size)
-            cuts.append(len(wanted))
-        tables = _block_tables([[*self._prefix_blocks, *work.sequence.blocks] for work in works])
-        rows = StepRows(_integers(starts), _integers(lengths), tables, _integers(wanted))
-        logits_WV = self.forward(_integers(ids), _integers(positions), rows)
-        return [logits_WV[start:end] for start, end in pairwise(cuts)]
+            blocks = work.sequence.blocks
+            tables.append([*self._prefix_blocks, *blocks] if self._prefix_blocks else blocks)
+            wanted += range(len(ids) - work.num_results, len(ids))
+        return self.forward(ids, positions, StepRows(starts, lengths, tables, wanted))
 
-    def forward(self, ids_R: np.ndarray, positions_R: np.ndarray, rows: StepRows) -> np.ndarray:
-        """Append tokens to their sequences and return the logits of the wanted rows, float32 [wanted, V].
+    def forward(self, ids_R: Several[int], positions_R: Several[int], rows: StepRows) -> list[np.ndarray]:
+        """Append tokens to their sequences and return the logits of the wanted rows.
 
         Args:
-            ids_R: int64 token ids.
-            positions_R: int64, of each in its sequence.
+            ids_R: tokens.
+            positions_R: of each in its sequence.
             rows: which token is whose.
+
+        Returns:
+            For each wanted row float32 [V]. The next call may write over them.
         """
         tables = self._tables.rows(positions_R, rows.starts)
         results = self._step.run(self._embeddings.rows(ids_R, positions_R), rows, *tables)
         if self._plan.head is not None or len(rows.wanted) == 0:
             return results
         with inference(self._model):
-            last_WH = from_array(results)
+            last_WH = from_array(np.stack(results))
             last_WH = last_WH if self._plan.norm is not None else self._model.finish(last_WH)
             logits_WV: np.ndarray = self._model.head(last_WH).astype("float32").numpy()
-            return logits_WV
-
-
-def _integers(numbers: list[int]) -> np.ndarray:
-    return np.array(numbers, dtype=np.int64)
+            return list(logits_WV)
 
 
 def _prefix_blocks(model: CausalLM, store: PagedStore, block_tokens: int) -> range:
@@ -141,10 +142,3 @@ def _prefix_blocks(model: CausalLM, store: PagedStore, block_tokens: int) -> ran
         raise NotCoveredError(f"its tuned prefix of {num_tokens} tokens does not fill blocks of {block_tokens}")
     end = store.num_slots // block_tokens
     return range(end - num_tokens // block_tokens, end)
-
-
-def _block_tables(blocks: Several[Several[int]]) -> np.ndarray:
-    tables = np.zeros([len(blocks), max(map(len, blocks))], dtype=np.int32)
-    for row, mine in zip(tables, blocks, strict=True):
-        row[: len(mine)] = mine
-    return tables

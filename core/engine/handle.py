@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Handle:
-    """One request on its way through the engine."""
+    """One request on its way through the engine.
+
+    There is no lock: only the engine's thread writes, and what the others take from is a deque, whose ``append`` and
+    ``popleft`` are whole.
+    """
 
     def __init__(self, num_prompt: int) -> None:
         self.num_prompt = num_prompt
@@ -33,7 +36,6 @@ class Handle:
         self.ended: float | None = None
         self._events: deque[TokenEvent] = deque()
         self._failure: LlmRunError | None = None
-        self._lock = threading.Lock()
         self._notify: Callable[[], None] | None = None
 
     def cancel(self) -> None:
@@ -41,23 +43,18 @@ class Handle:
         self.is_cancelled = True
 
     def notify(self, act: Callable[[], None]) -> None:
-        """Call ``act`` whenever there is something to take, from the engine's thread; once now if there is already."""
-        with self._lock:
-            self._notify = act
-            has_something = bool(self._events) or self._failure is not None
-        if has_something:
-            act()
+        """Call ``act`` whenever there is something to take, from the engine's thread; now if there is already."""
+        self._notify = act
+        self.wake()
 
     def take(self) -> list[TokenEvent]:
-        """Return what has come, without waiting.
+        """Return what has come, without waiting; one thread at a time.
 
         Raises:
             LlmRunError: the request has failed; what came before it was returned.
         """
-        with self._lock:
-            events = list(self._events)
-            self._events.clear()
-            failure = self._failure
+        failure = self._failure  # first: what came before it is among the events then
+        events = [self._events.popleft() for _ in range(len(self._events))]
         if failure is None:
             return events
         if not events:
@@ -85,21 +82,18 @@ class Handle:
         self.num_generated += 1
         self.ended = time.perf_counter()
         self.first_token = self.first_token or self.ended
-        with self._lock:
-            self.is_finished = event.finish_reason is not None
-            self._events.append(event)
+        self._events.append(event)
+        self.is_finished = event.finish_reason is not None
 
     def wake(self) -> None:
         """Tell whom it concerns, if there is something to take."""
         notify = self._notify
         if notify is not None and (self._events or self._failure is not None):
-            notify()  # without the lock: who is woken would otherwise wait for it at once
+            notify()
 
     def fail(self, failure: LlmRunError) -> None:
         """End the request with an error; the engine's thread only."""
-        with self._lock:
-            if self.is_finished:
-                return
+        if not self.is_finished:
             self.is_finished = True
             self._failure = failure
-        self.wake()
+            self.wake()

@@ -51,14 +51,14 @@ class PagedRunner(StepRunner):
         """Compute pieces of work; those of one adapter together.
 
         Returns:
-            For each, float32 logits [rows, V] of its last ``num_results`` tokens.
+            Float32 logits [V] of the last ``num_results`` tokens of each, one behind the other.
         """
         found: dict[int, np.ndarray] = {}
         for adapter in dict.fromkeys(piece.adapter for piece in pieces):
             mine = [place for place, piece in enumerate(pieces) if piece.adapter == adapter]
             with active_adapter(adapter):
                 found.update(zip(mine, self._compute([pieces[place] for place in mine]), strict=True))
-        return [found[place] for place in range(len(pieces))]
+        return [logits_V for place in range(len(pieces)) for logits_V in found[place]]
 
     def _compute(self, pieces: Several[Piece]) -> list[np.ndarray]:
         mask = RaggedMask(tuple(self._item(piece) for piece in pieces))

@@ -64,7 +64,7 @@ class TokenLogprob:
     """Token, text and log-probability of the likeliest tokens, the likeliest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenEvent:
     """One generated token of one request."""
 

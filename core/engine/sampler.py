@@ -25,22 +25,19 @@ class Sampler:
     """
 
     def __init__(self, request: Request) -> None:
-        self._settings = request.settings
+        self._settings = settings = request.settings
         self._random = default_rng([request.settings.seed, request.number])
         self._seen: set[int] = set(request.prompt)
         self._counts: Counter[int] = Counter()
         self._num_new = 0
+        self._counts_matter = settings.presence_penalty != 0.0 or settings.frequency_penalty != 0.0
+        is_plain = settings.repetition_penalty == 1.0 and not self._counts_matter and not settings.logit_bias
+        self._is_argmax = settings.is_greedy and is_plain
 
     @property
     def wants_argmax(self) -> bool:
         """The likeliest token of the raw logits is the answer, so that the logits need not be looked at."""
-        settings = self._settings
-        is_plain = settings.repetition_penalty == 1.0 and not self._counts_matter and not settings.logit_bias
-        return settings.is_greedy and is_plain and self._num_new >= settings.min_new_tokens
-
-    @property
-    def _counts_matter(self) -> bool:
-        return self._settings.presence_penalty != 0.0 or self._settings.frequency_penalty != 0.0
+        return self._is_argmax and self._num_new >= self._settings.min_new_tokens
 
     def pick(self, logits_V: np.ndarray) -> int:
         """Return the next token.

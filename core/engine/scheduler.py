@@ -7,7 +7,7 @@ arXiv:2403.02310, section 4 (prompts in chunks beside answers).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .speculation import Drafter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """What one sequence does in a step."""
 
@@ -25,16 +25,24 @@ class Work:
     """Of its missing ones, from the first on."""
     draft: tuple[int, ...] = ()
     """Guesses that are computed behind them; there are none unless the work completes the sequence."""
+    start: int = field(init=False)
+    """Place of the first token that is computed."""
+    size: int = field(init=False)
+    """Tokens that are computed."""
+    completes: bool = field(init=False)
+    """Whether the next token can be chosen afterwards."""
+    num_results: int = field(init=False)
+    """How many of the last tokens have logits that are wanted."""
 
-    @property
-    def start(self) -> int:
-        """Place of the first token that is computed."""
-        return self.sequence.num_computed
-
-    @property
-    def size(self) -> int:
-        """Tokens that are computed."""
-        return self.num_tokens + len(self.draft)
+    def __post_init__(self) -> None:
+        sequence = self.sequence
+        self.start = sequence.num_computed
+        self.size = self.num_tokens + len(self.draft)
+        self.completes = self.num_tokens == sequence.num_missing
+        if sequence.wants_prompt_logprobs:
+            self.num_results = self.size
+        else:
+            self.num_results = 1 + len(self.draft) if self.completes else 0
 
     @property
     def stop(self) -> int:
@@ -45,18 +53,6 @@ class Work:
     def new_ids(self) -> list[int]:
         """Tokens that are computed."""
         return [*self.sequence.tokens[self.start : self.start + self.num_tokens], *self.draft]
-
-    @property
-    def num_results(self) -> int:
-        """How many of the last tokens have logits that are wanted."""
-        if self.sequence.wants_prompt_logprobs:
-            return self.size
-        return 1 + len(self.draft) if self.completes else 0
-
-    @property
-    def completes(self) -> bool:
-        """Whether the next token can be chosen afterwards."""
-        return self.num_tokens == self.sequence.num_missing
 
 
 class Scheduler:
@@ -93,13 +89,14 @@ class Scheduler:
         works: list[Work] = []
         budget, preempted = self._max_tokens, self.num_preempted
         for sequence in list(self.running):
-            if sequence not in self.running:
+            if self.num_preempted != preempted and sequence not in self.running:
                 continue  # it gave up its blocks for an older one
             amount = self._amount(sequence, budget, is_first=not works)
             if amount and self._make_room(sequence, amount):
                 works.append(Work(sequence, amount))
                 budget -= amount
-        works = [work for work in works if work.sequence in self.running]
+        if self.num_preempted != preempted:
+            works = [work for work in works if work.sequence in self.running]
         while self.waiting and preempted == self.num_preempted and len(self.running) < self._max_running and budget > 0:
             work = self._admit(self.waiting[0], budget, is_first=not works)
             if work is None:
@@ -121,7 +118,7 @@ class Scheduler:
         """Take note that a piece of work is done."""
         sequence = work.sequence
         sequence.num_computed += work.num_tokens
-        if self._shares:
+        if self._shares and sequence.num_computed >= (sequence.num_remembered + 1) * self.pool.block_tokens:
             known = sequence.tokens[: sequence.num_computed]
             sequence.num_remembered = self.pool.remember(sequence.blocks, known, sequence.num_remembered, sequence.salt)
 
@@ -148,20 +145,22 @@ class Scheduler:
             return None
         if not sequence.handle.num_generated:
             sequence.handle.num_cached = sequence.num_computed
+        self.running.append(sequence)  # first: who waits for the last one to end must see it in either
         self.waiting.popleft()
-        self.running.append(sequence)
         self._extend(sequence, amount)
         return Work(sequence, amount)
 
     def _make_room(self, sequence: Sequence, amount: int) -> bool:
         """Allocate a running sequence's blocks, taking them from newer ones; false where it had to give way itself."""
         needed = self.pool.blocks_for(sequence.num_computed + amount) - len(sequence.blocks)
+        if needed <= 0:
+            return True
         while needed > self.pool.num_free:
             newest = self.running[-1]
+            self.waiting.appendleft(newest)
             self.running.remove(newest)
             self.pool.release(newest.blocks)
             newest.forget()
-            self.waiting.appendleft(newest)
             self.num_preempted += 1
             if newest is sequence:
                 return False
@@ -176,7 +175,7 @@ class Scheduler:
             slots = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_tokens
             most = min(budget, sequence.room - 1, slots - work.stop)
             if work.completes and not sequence.wants_prompt_logprobs and most > 0:
-                work = replace(work, draft=tuple(drafter.propose(sequence, most)))
+                work = Work(sequence, work.num_tokens, tuple(drafter.propose(sequence, most)))
                 self._extend(sequence, work.size)
                 budget -= len(work.draft)
             drafted.append(work)

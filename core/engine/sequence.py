@@ -32,8 +32,8 @@ class Sequence:
         self.salt = (request.adapter or "").encode()
         self.finish_reason: FinishReason | None = None
         self.sampler = Sampler(request)
-        self.prompt_told = 0
-        """Tokens of the prompt whose log-probabilities are known."""
+        self.wants_prompt_logprobs = request.prompt_logprobs
+        """Whether the logits of the prompt's tokens are needed, and not all of them known yet."""
         self._tokenizer = tokenizer
         self._stop_ids = frozenset(request.settings.stop_ids)
         self._text = TextStream(tokenizer, request.settings.stop)
@@ -42,11 +42,6 @@ class Sequence:
     def num_missing(self) -> int:
         """Tokens whose keys and values are to be computed before the next one is chosen."""
         return len(self.tokens) - self.num_computed
-
-    @property
-    def wants_prompt_logprobs(self) -> bool:
-        """Whether the logits of the prompt's tokens are needed."""
-        return self.request.prompt_logprobs and self.prompt_told < self.num_prompt
 
     def forget(self) -> None:
         """Begin again: the blocks are gone, the tokens stay."""
@@ -75,7 +70,7 @@ class Sequence:
         logprob = None if count is None else self._logprob(logits_V, token, count)
         return TokenEvent(self.request.number, token, text, self.finish_reason, logprob)
 
-    def tell_prompt(self, first: int, logits_SV: np.ndarray) -> None:
+    def tell_prompt(self, first: int, logits_SV: list[np.ndarray]) -> None:
         """Take note of the logits after the tokens from ``first`` on: each tells of the token after it."""
         if not self.handle.prompt_logprobs:
             self.handle.prompt_logprobs.append(None)
@@ -84,7 +79,7 @@ class Sequence:
             place = first + offset + 1
             if place < self.num_prompt and len(self.handle.prompt_logprobs) == place:
                 self.handle.prompt_logprobs.append(self._logprob(logits_V, self.tokens[place], count))
-        self.prompt_told = first + len(logits_SV)
+        self.wants_prompt_logprobs = first + len(logits_SV) < self.num_prompt
 
     def _logprob(self, logits_V: np.ndarray, token: int, count: int) -> TokenLogprob:
         """Return what the model gives a token, and the likeliest ``count`` of those that can be spelled."""

@@ -23,7 +23,8 @@ class StepRunner(ABC):
         """Compute the tokens of each piece of work.
 
         Returns:
-            For each, float32 logits [rows, V] of its last ``num_results`` tokens.
+            Float32 logits [V] of the last ``num_results`` tokens of each, one behind the other; the next call may write
+            over them.
         """
 
     def rest(self) -> None:  # noqa: B027 - nothing to do for a runner that is alone

@@ -60,6 +60,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """Add text and return what can be shown: all but an end that a stop string may begin with."""
+        if not self._stop:
+            return text
         if self.found:
             return ""
         self._held += text
@@ -78,7 +80,7 @@ class StopStrings:
         return shown
 
     def _undecided(self) -> int:
-        longest = max(map(len, self._stop), default=1) - 1
+        longest = max(map(len, self._stop)) - 1
         for count in range(min(longest, len(self._held)), 0, -1):
             if any(stop.startswith(self._held[-count:]) for stop in self._stop):
                 return count

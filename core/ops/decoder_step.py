@@ -7,7 +7,9 @@ dimensions, V vocabulary.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,11 +21,15 @@ from .native import kernel
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from .float_rows import FloatRows
     from .matrix import Matrix
 
 Activation = Literal["swiglu", "relu", "gelu", "gelu_tanh"]
 ACTIVATIONS: tuple[Activation, ...] = ("swiglu", "relu", "gelu", "gelu_tanh")
 """What stands between the matrices of a feed-forward part; only ``swiglu`` has a gate. Numbers of csrc/decoder.h."""
+
+KEPT_RESULTS = 64
+"""Rows of results whose memory is used again: more than are wanted of a step that only answers, as a rule."""
 
 _I, _P = ctypes.c_int64, ctypes.c_void_p
 
@@ -109,18 +115,18 @@ class Pages:
     block_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StepRows:
     """What a step computes: the new tokens of some sequences, those of one side by side and in order."""
 
-    starts: np.ndarray
-    """int64 [sequences + 1]: the first row of each, and R."""
-    lengths: np.ndarray
-    """int64 [sequences]: tokens of each in the cache once this step's are."""
-    tables: np.ndarray
-    """int32 [sequences, most blocks]: the blocks of each, in order."""
-    wanted: np.ndarray
-    """int64: rows whose results are asked for, each once."""
+    starts: Sequence[int]
+    """[sequences + 1]: the first row of each, and R."""
+    lengths: Sequence[int]
+    """[sequences]: tokens of each in the cache once this step's are."""
+    tables: Sequence[Sequence[int]]
+    """The blocks of each, in order."""
+    wanted: Sequence[int]
+    """Rows whose results are asked for, each once."""
 
 
 class _NormTable(ctypes.Structure):
@@ -159,22 +165,26 @@ class _StepTable(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
 class DecoderStep:
-    """A plan and pages, ready to be called."""
+    """A plan and pages, ready to be called, by one thread at a time.
 
-    plan: DecoderPlan
-    pages: Pages
-    _tables: tuple[Any, ...] = field(init=False, repr=False)
+    Python is cold behind a step that has read 100 MB of weights. So what can be known before is: the C function, the
+    tables for it, and the addresses of whatever keeps its place.
+    """
 
-    def __post_init__(self) -> None:
-        layers = (_LayerTable * len(self.plan.layers))(
-            *(
-                _layer(layer, *memory)
-                for layer, *memory in zip(self.plan.layers, self.pages.keys, self.pages.values, strict=True)
-            )
+    def __init__(self, plan: DecoderPlan, pages: Pages) -> None:
+        """Make the tables of the layers."""
+        self.plan = plan
+        self.pages = pages
+        self._layers = (_LayerTable * len(plan.layers))(
+            *(_layer(layer, *memory) for layer, *memory in zip(plan.layers, pages.keys, pages.values, strict=True))
         )
-        object.__setattr__(self, "_tables", (_decoder(self.plan, self.pages, layers), layers))
+        self._decoder = _decoder(plan, pages, self._layers)
+        self._step = _StepTable()
+        self._addresses = ctypes.addressof(self._decoder), ctypes.addressof(self._step)
+        kept = np.empty([KEPT_RESULTS, plan.result_size], dtype=np.float32)
+        self._results, self._results_address = list(kept), _address(kept)
+        self._compute = kernel("decoder_step")
 
     def use_huge_pages(self) -> None:
         """Move matrices, keys and values to pages of 2 MB, where the system has them; takes a second a gigabyte."""
@@ -185,53 +195,75 @@ class DecoderStep:
 
     def run(
         self,
-        hidden_RH: np.ndarray,
+        hidden_RH: FloatRows,
         rows: StepRows,
-        cosine_RP: np.ndarray | None = None,
-        sine_RP: np.ndarray | None = None,
-        query_scales_R: np.ndarray | None = None,
-    ) -> np.ndarray:
+        cosine_RP: FloatRows | None = None,
+        sine_RP: FloatRows | None = None,
+        query_scales_R: FloatRows | None = None,
+    ) -> list[np.ndarray]:
         """Put the tokens through all layers, append them to the pages, and return the results of the wanted ones.
 
         Args:
-            hidden_RH: embeddings, float32; overwritten.
+            hidden_RH: embeddings; overwritten.
             rows: which token is whose.
-            cosine_RP: of the tokens' positions, float32; with ``sine_RP`` where the plan has a rotation.
+            cosine_RP: of the tokens' positions; with ``sine_RP`` where the plan has a rotation.
             sine_RP: likewise.
-            query_scales_R: float32 factors on the queries.
+            query_scales_R: factors on the queries.
 
         Returns:
-            float32 [wanted, V], or [wanted, H] where the plan has no head.
+            For each wanted one float32 [V], or [H] where the plan has no head. The next call may write over them.
         """
-        room = rows.tables.shape[1] * self.pages.block_tokens
-        assert rows.lengths.max() <= room, "every token of the cache has a place in a block"
-        results = np.empty([len(rows.wanted), self.plan.result_size], dtype=np.float32)
-        optional = (None if x is None else _array(x) for x in (cosine_RP, sine_RP, query_scales_R))
-        table = _StepTable(
-            hidden_RH.shape[0], len(rows.lengths),
-            _array(hidden_RH), *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
-            *optional, _array(rows.wanted), len(rows.wanted), _array(results),
-        )  # fmt: skip
-        kernel("decoder_step")(ctypes.addressof(self._tables[0]), ctypes.addressof(table))
+        table = self._step
+        held = _describe(table, rows, self.pages.block_tokens)
+        table.hidden = hidden_RH.address
+        table.cosine = None if cosine_RP is None else cosine_RP.address
+        table.sine = None if sine_RP is None else sine_RP.address
+        table.query_scales = None if query_scales_R is None else query_scales_R.address
+        results, table.results = self._place_for(len(rows.wanted))
+        self._compute(*self._addresses)
+        del held  # which the table points into
         return results
 
     def attention(self, q_RND: Tensor, rows: StepRows) -> Tensor:
         """Return the first layer's attention [R, N, D] of queries whose keys and values are in the pages."""
         out_RND = paddle.empty_like(q_RND)
-        table = _StepTable(
-            q_RND.shape[0], len(rows.lengths), None,
-            *(_array(x) for x in (rows.starts, rows.lengths, rows.tables)), rows.tables.shape[1],
-        )  # fmt: skip
-        kernel("paged_attention")(
-            ctypes.addressof(self._tables[0]), ctypes.addressof(table), q_RND.data_ptr(), out_RND.data_ptr()
-        )
+        held = _describe(self._step, rows, self.pages.block_tokens)
+        kernel("paged_attention")(*self._addresses, q_RND.data_ptr(), out_RND.data_ptr())
+        del held
         return out_RND
 
+    def _place_for(self, wanted: int) -> tuple[list[np.ndarray], int]:
+        """Return arrays for so many results, which lie side by side, and the address of the first."""
+        if wanted <= KEPT_RESULTS:
+            return self._results[:wanted], self._results_address
+        fresh = np.empty([wanted, self.plan.result_size], dtype=np.float32)
+        return list(fresh), _address(fresh)
 
-def _array(values: np.ndarray) -> int:
+
+def _describe(table: _StepTable, rows: StepRows, block_tokens: int) -> tuple[array[int], array[int]]:
+    """Let a table tell of rows, and return the memory that it points into."""
+    starts, lengths, wanted = rows.starts, rows.lengths, rows.wanted
+    width = max(map(len, rows.tables))
+    assert max(lengths) <= width * block_tokens, "every token of the cache has a place in a block"
+    blocks: list[int] = []
+    for own in rows.tables:
+        blocks += own
+        blocks += [0] * (width - len(own))
+    numbers, tables = array("q", [*starts, *lengths, *wanted]), array("i", blocks)
+    address, _ = numbers.buffer_info()
+    table.rows, table.sequences = starts[-1], len(lengths)
+    table.starts = address
+    table.lengths = address + 8 * len(starts)
+    table.wanted = address + 8 * (len(starts) + len(lengths))
+    table.num_wanted = len(wanted)
+    table.tables, _ = tables.buffer_info()
+    table.table_width = width
+    return numbers, tables
+
+
+def _address(values: np.ndarray) -> int:
     assert values.flags.c_contiguous
-    address: int = values.__array_interface__["data"][0]  # half the time of ``values.ctypes.data``
-    return address
+    return int(values.ctypes.data)
 
 
 def _norm(norm: Norm | None) -> _NormTable:
@@ -259,6 +291,6 @@ def _decoder(plan: DecoderPlan, pages: Pages, layers: Any) -> _DecoderTable:
         plan.layers[0].up.table.outputs, plan.rotary_pairs, plan.rotary_interleaved,
         ACTIVATIONS.index(plan.activation), pages.block_tokens,
         pages.block_tokens * token_stride, token_stride, head_stride,
-        pages.keys[0].dtype == paddle.float16, None if plan.slopes_N is None else _array(plan.slopes_N),
+        pages.keys[0].dtype == paddle.float16, None if plan.slopes_N is None else _address(plan.slopes_N),
         ctypes.addressof(layers), _norm(plan.norm), _matrix(plan.head),
     )  # fmt: skip

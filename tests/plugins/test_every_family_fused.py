@@ -48,14 +48,13 @@ def plain_logits(model: CausalLM, ids: np.ndarray) -> np.ndarray:
 
 def fused_logits(runner: FusedRunner, tokens: Sequence[np.ndarray], before: Sequence[int]) -> np.ndarray:
     """The logits of all new tokens, of all sequences in one step."""
-    counts = np.array([len(one) for one in tokens])
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    tables = np.zeros([len(TABLES), max(len(table) for table in TABLES)], np.int32)
-    for row, table in zip(tables, TABLES, strict=True):
-        row[: len(table)] = table
-    positions = np.concatenate([np.arange(first, first + count) for first, count in zip(before, counts, strict=True)])
-    rows = StepRows(starts, np.array(before) + counts, tables, np.arange(starts[-1]))
-    return runner.forward(np.concatenate(tokens), positions, rows)
+    ids, positions, starts, lengths = [], [], [0], []
+    for new, first in zip(tokens, before, strict=True):
+        ids += new.tolist()
+        positions += range(first, first + len(new))
+        starts.append(len(ids))
+        lengths.append(first + len(new))
+    return np.stack(runner.forward(ids, positions, StepRows(starts, lengths, TABLES, range(len(ids)))))
 
 
 def answers(model: CausalLM, runner: FusedRunner, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,15 +27,14 @@ def plan_of(num_heads: int, num_kv_heads: int, head_dim: int, slopes_N: np.ndarr
     )  # fmt: skip
 
 
-def scattered(random, lengths: list[int], *head: int) -> tuple[Pages, np.ndarray, list[np.ndarray]]:
+def scattered(random, lengths: list[int], *head: int) -> tuple[Pages, list[list[int]], list[np.ndarray]]:
     """Pages whose blocks belong to the sequences in no order, their tables, and the keys and values side by side."""
     counts = [-(-length // BLOCK_TOKENS) for length in lengths]
     order = np.random.default_rng(1).permutation(sum(counts) + 3).astype(np.int32)
     keys, values = (random((sum(counts) + 3) * BLOCK_TOKENS, *head) for _ in range(2))
-    tables = np.zeros([len(lengths), max(counts)], np.int32)
-    together = []
-    for row, (length, blocks) in enumerate(zip(lengths, np.split(order, np.cumsum(counts)), strict=False)):
-        tables[row, : counts[row]] = blocks
+    tables, together = [], []
+    for length, blocks in zip(lengths, np.split(order, np.cumsum(counts)), strict=False):
+        tables.append(blocks.tolist())
         slots = (blocks[:, None] * BLOCK_TOKENS + np.arange(BLOCK_TOKENS)).ravel()[:length]
         together.append(np.stack([keys[slots], values[slots]]))
     pages = Pages((paddle.to_tensor(keys),), (paddle.to_tensor(values),), BLOCK_TOKENS)
@@ -53,9 +52,9 @@ def test_attention_over_blocks_is_attention_over_the_sequence(
     lengths, counts = [1, 40, 700, 33], [1, 3, 1, 20]
     slopes_N = alibi_slopes(num_heads) if has_slopes else None
     pages, tables, together = scattered(random, lengths, num_kv_heads, head_dim)
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    starts = [0, *np.cumsum(counts).tolist()]
     q_RND = paddle.to_tensor(random(sum(counts), num_heads, head_dim))
-    rows = StepRows(starts, np.array(lengths), tables, np.zeros(0, np.int64))
+    rows = StepRows(starts, lengths, tables, [])
     step = DecoderStep(plan_of(num_heads, num_kv_heads, head_dim, slopes_N), pages)
     found = step.attention(q_RND, rows).numpy()
     for start, end, (k_TKD, v_TKD) in zip(starts[:-1], starts[1:], together, strict=True):
@@ -70,7 +69,7 @@ def test_keys_in_float16_are_read_as_what_they_are(instructions, random, head_di
     half = Pages(*(tuple(x.astype("float16") for x in side) for side in (pages.keys, pages.values)), BLOCK_TOKENS)
     wide = replace(half, keys=(half.keys[0].astype("float32"),), values=(half.values[0].astype("float32"),))
     q_RND = paddle.to_tensor(random(1, 4, head_dim))
-    rows = StepRows(np.array([0, 1]), np.array([300]), tables, np.zeros(0, np.int64))
+    rows = StepRows([0, 1], [300], tables, [])
     found, expected = (
         DecoderStep(plan_of(4, 2, head_dim), each).attention(q_RND, rows).numpy() for each in (half, wide)
     )
