@@ -102,19 +102,21 @@ void store_outputs(const Matrix& matrix, const float* sums, int64_t o, int64_t w
 void multiply_vnni(const Rows& rows, const Matrix& matrix, int64_t start, int64_t end, float* y) {
     constexpr int64_t ROWS = 4, PANELS = 2, LINE = 64, FAR = 6144;
     const int64_t passes = (rows.count + ROWS - 1) / ROWS, panel_lines = matrix.kind == INT4 ? 4 : 8;
+    const bool is_alone = rows.count == 1;
     for (int64_t o = start, width; o < end; o += width) {
-        const int64_t panels = rows.count > 1 && end - o > OUTPUTS ? PANELS : 1, step = panels * OUTPUTS;
+        const int64_t panels = !is_alone && end - o > OUTPUTS ? PANELS : 1, step = panels * OUTPUTS;
         width = end - o < step ? end - o : step;
-        const int64_t all_lines = panels * panel_lines;
+        const int64_t all_lines = panels * panel_lines, size = rows.blocks() * all_lines * LINE;
         const uint8_t* data = static_cast<const uint8_t*>(matrix.data) + o / OUTPUTS * rows.blocks() * panel_lines * LINE;
-        const uint8_t* next = rows.count == 1 ? data + FAR : data + rows.blocks() * all_lines * LINE;
-        const int64_t lines = rows.count == 1   ? (matrix.kind == INT4 ? all_lines : 0)
-                              : o + step >= end ? 0
-                                                : (all_lines + passes - 1) / passes;
-        for (int64_t m = 0; m < rows.count; m += ROWS, next += rows.blocks() * lines * LINE) {
+        const bool looks_ahead = is_alone ? matrix.kind == INT4 : o + step < end;
+        const uint8_t *next = data + (is_alone ? FAR : size), *last = looks_ahead ? next + size : next;
+        const int64_t share = (all_lines + passes - 1) / passes;
+        for (int64_t m = 0; m < rows.count; m += ROWS) {
+            const int64_t lines = next < last ? share : 0;
             float sums[ROWS * PANELS * OUTPUTS];
             const int64_t count = rows.count - m < ROWS ? rows.count - m : ROWS;
             llm_run_vnni_panels(matrix, rows, m, count, o / OUTPUTS, panels, next, lines, sums);
+            next += rows.blocks() * lines * LINE;
             for (int64_t r = 0; r < count; ++r)
                 store_outputs(matrix, sums + r * step, o, width, y + (m + r) * matrix.outputs + o);
         }

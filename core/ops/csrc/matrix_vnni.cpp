@@ -29,13 +29,14 @@ struct Block {
     // `stride` bytes lie between panels, `width` entries between rows of activations; `lines` of 64 bytes are fetched.
     inline void add(const uint8_t* data, int64_t stride, const uint8_t* ahead, int64_t lines, const int8_t* high,
                     const int8_t* low, int64_t width) {
+        constexpr auto CACHE = M == 1 ? _MM_HINT_T0 : _MM_HINT_T1;
         const __m512i half = _mm512_set1_epi8(15);
 #pragma GCC unroll 8
         for (int q = 0; q < (EIGHT ? 8 : 4); ++q) {
             __m512i first[P], second[P];
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
-                if (q * P + p < lines) _mm_prefetch(reinterpret_cast<const char*>(ahead + (q * P + p) * 64), M == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
+                if (q * P + p < lines) _mm_prefetch(reinterpret_cast<const char*>(ahead + (q * P + p) * 64), CACHE);
                 const __m512i both = _mm512_loadu_si512(data + p * stride + q * 64);
                 first[p] = EIGHT ? both : _mm512_and_si512(both, half);
                 second[p] = EIGHT ? both : _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
