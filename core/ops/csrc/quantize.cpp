@@ -4,6 +4,19 @@
 #include "matrix.h"
 
 namespace llm_run {
+namespace {
+
+// The codes of a block as the plain operators round them: the product is a float, and half goes to the even neighbour. Where
+// an embedding was quantized, numbers half way between two codes are frequent.
+inline void round_to_even(const float* x, float inverse, int32_t* codes) {
+    const __m256 factor = _mm256_set1_ps(inverse);
+    for (int i = 0; i < BLOCK; i += LANES) {
+        const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_load_ps(x + i), factor));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(codes + i), rounded);
+    }
+}
+
+}  // namespace
 
 void quantize_blocks(const Rows& rows, bool two_planes, int64_t row, int64_t start, int64_t end) {
     const int64_t blocks = rows.blocks(), last = end * BLOCK < rows.width ? end * BLOCK : rows.width;
@@ -22,16 +35,16 @@ void quantize_blocks(const Rows& rows, bool two_planes, int64_t row, int64_t sta
 #pragma omp simd reduction(max : largest)
         for (int i = 0; i < BLOCK; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
         const float inverse = largest > 1e-30f ? range / largest : 0.0f;
+        alignas(32) int32_t codes[BLOCK];
+        round_to_even(x, inverse, codes);
         int8_t *high = rows.high + at * BLOCK, *low = rows.low + at * BLOCK;
         int32_t sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int i = 0; i < BLOCK; ++i) {
-            // Rounded half away from zero: lrintf is no vector instruction for GCC 12.
-            const int32_t code = static_cast<int32_t>(x[i] * inverse + (x[i] < 0.0f ? -0.5f : 0.5f));
-            const int32_t above = two_planes ? (code + 64) >> 7 : 0;
+            const int32_t above = two_planes ? (codes[i] + 64) >> 7 : 0;
             high[i] = static_cast<int8_t>(above);
-            low[i] = static_cast<int8_t>(code - (above << 7));
-            sum += code;
+            low[i] = static_cast<int8_t>(codes[i] - (above << 7));
+            sum += codes[i];
         }
         // A number that is none, or infinite, must not become one: the scale hands it on.
         float check = 0.0f;

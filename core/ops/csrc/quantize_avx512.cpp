@@ -12,11 +12,8 @@ struct Half {
     __m512 x;
     __m512i codes;
 
-    // Rounded half away from zero, as without AVX-512.
-    void round(__m512 inverse) {
-        const __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0f));
-        codes = _mm512_cvttps_epi32(_mm512_fmadd_ps(x, inverse, _mm512_or_ps(sign, _mm512_set1_ps(0.5f))));
-    }
+    // As round_to_even() of quantize.cpp.
+    void round(__m512 inverse) { codes = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)); }
 
     void store(bool two_planes, int8_t* high, int8_t* low) const {
         __m512i below = codes;

@@ -100,6 +100,16 @@ def test_activations_of_8_bits_by_block_give_what_the_reference_gives(
         assert relative(multiply(x_TI, matrix).numpy(), expected) < PACKED_ERROR, rows
 
 
+def test_numbers_half_way_between_two_codes_are_rounded_as_the_reference_rounds_them(instructions, random):
+    """A scale for each output is kept as it is: but for the codes there is nothing to differ in."""
+    weight = quantized(8, 37, 96, -1)
+    matrix = integer_matrix(weight, rounding=Rounding.EIGHT_BITS)
+    x_TI = np.floor(60 * random(50, 96)).clip(-126, 126) + 0.5
+    x_TI[:, ::32] = 127
+    expected = weight_only_linear(round_blocks(paddle.to_tensor(x_TI)), weight).numpy()
+    assert relative(multiply(paddle.to_tensor(x_TI), matrix).numpy(), expected) < 1e-6
+
+
 @pytest.mark.parametrize("input_scale", [None, 0.02])
 def test_8_bit_activations_give_what_the_reference_gives(instructions, random, input_scale):
     weight, bias_O = quantized(8, 37, 100, -1), paddle.to_tensor(random(37))
