@@ -29,12 +29,14 @@ void blas(const Rows& rows, const Matrix& matrix, float* y) {
                   static_cast<const float*>(matrix.data), turned ? k : n, matrix.bias == nullptr ? 0.0f : 1.0f, y, n);
 }
 
-// Outputs of one item: long runs of memory, while there is something for every thread. Panels of 16 KB that two threads
-// take in turn are read no faster than by one: what each fetches ahead at the end of its panel is the other's.
+// Outputs of one item: long runs of memory, and as many of them for each thread: three items of a small matrix keep one of two
+// threads waiting. Panels of 16 KB that two threads take in turn are read no faster than by one: what each fetches ahead at
+// the end of its panel is the other's.
 int64_t item_width(const Matrix& matrix, int threads) {
+    constexpr int64_t UNIT = 32;
     const int64_t most = matrix.is_integer() ? 16 * AT_ONCE : matrix.is_by_inputs() ? 8 * AT_ONCE : AT_ONCE;
-    const int64_t share = (matrix.outputs / (2 * threads) + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-    return share < AT_ONCE ? AT_ONCE : share > most ? most : share;
+    const int64_t items = (matrix.outputs + most * threads - 1) / (most * threads) * threads;
+    return round_up((matrix.outputs + items - 1) / items, UNIT);
 }
 
 // How a product is cut into items: by outputs, or, of one row and [I, O], by inputs, so that an item is one run of memory;
