@@ -31,7 +31,7 @@ PROBE = 5
 """Tokens that a block is tried with."""
 TOLERANCE, ROUGH_TOLERANCE = 1e-3, 2e-2
 """Largest difference of the probe, in units of its largest number: the error of packed integers is below. The second
-where activations are rounded to 8 bits: the last bit of a float may decide for another code, and a code is 0.8 %."""
+where blocks of activations are of 8 bits: the last bit of a float may decide for another code, and a code is 0.8 %."""
 
 _ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
 _FEED_FORWARD_PARTS = {"gate_proj", "up_proj", "down_proj"}
@@ -145,7 +145,7 @@ def _agrees(model: CausalLM, plan: DecoderPlan) -> bool:
         tables = PositionTables(model).rows(places, rows.starts)
         found = step.run(EmbeddingRows(model).rows(ids, places), rows, *tables)
     difference = float(np.abs(np.stack(found) - expected.numpy()).max())
-    is_rough = plan.layers[0].down.activations[0] in (Rounding.EIGHT_BITS, Rounding.EIGHT_BITS_BY_ROW)
+    is_rough = plan.layers[0].down.activations[0] == Rounding.EIGHT_BITS
     return difference <= (ROUGH_TOLERANCE if is_rough else TOLERANCE) * max(1.0, float(expected.abs().max()))
 
 
